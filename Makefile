@@ -1,0 +1,49 @@
+# The two commands of a newcomer: `make demo` and `make test`. Both install what they need.
+# SPDX-License-Identifier: Apache-2.0
+
+# Objects differ between majors of clang, so one is pinned; CI regenerates with it and compares.
+CLANG_MAJOR = 19
+BPF_CFLAGS = -I/usr/include/$(shell uname -m)-linux-gnu
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS = -s -w -X main.version=$(VERSION)
+
+.PHONY: build demo test race lint generate check-generated bench clean help install-run-tools install-build-tools
+
+build: ## build bin/remora
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/remora ./cmd/remora
+
+demo: build install-run-tools ## show a balancer at work in network namespaces; KEEP=1 leaves it up
+	$(GO) run ./test/demo --binary bin/remora $(if $(KEEP),--keep)
+
+test: install-run-tools ## run every test; as root, those that need root must not be skipped
+	REMORA_REQUIRE_ROOT=$(if $(filter 0,$(shell id -u)),1,0) $(GO) test -count=1 -timeout 10m ./...
+
+race: install-run-tools install-build-tools ## run the tests of the Go parts three times with the race detector
+	REMORA_REQUIRE_ROOT=$(if $(filter 0,$(shell id -u)),1,0) CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 30m $(shell $(GO) list ./... | grep -v /test/)
+
+lint: ## formatting, vet and the import arrows
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+
+generate: install-build-tools ## compile bpf/ and regenerate the Go bindings
+	BPF_CFLAGS='$(BPF_CFLAGS)' $(GO) generate ./...
+
+check-generated: generate ## fail if committed objects are not what bpf/ compiles to
+	git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o'
+
+bench: build ## ns per packet as ratios to reference programs, and the promised limits
+	bin/remora bench prog --gate
+
+install-run-tools:
+	@test/install-packages nginx-light=nginx curl=curl iputils-ping=ping
+
+install-build-tools:
+	@test/install-packages clang-$(CLANG_MAJOR)=clang-$(CLANG_MAJOR) llvm-$(CLANG_MAJOR)=llvm-strip-$(CLANG_MAJOR) \
+		libbpf-dev=/usr/include/bpf/bpf_helpers.h linux-libc-dev=/usr/include/linux/bpf.h gcc=gcc
+
+clean: ## remove bin/
+	rm -rf bin
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20

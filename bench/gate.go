@@ -1,0 +1,157 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// The names of the targets that are judged: the product's program with IPIP, and with GUE.
+const (
+	Remora    = "remora"
+	RemoraGUE = "remora-gue"
+)
+
+// Limit is what a cost may not exceed.
+type Limit struct {
+	Target string `json:"target"`
+	Case   string `json:"case"`
+	Flows  int    `json:"flows"`
+	// Over is the program that Max is a multiple of: lb_stats or another target.
+	Over string  `json:"over"`
+	Max  float64 `json:"max"`
+}
+
+// Limits are the promises. They lie above the medians measured when they were made by about the
+// spread; a limit is changed together with docs/performance.md.
+func Limits() []Limit {
+	limits := []Limit{
+		{Remora, "tcp4-ack", 1, Unit, 0.65},
+		{Remora, "tcp4-ack", 65536, Unit, 0.75},
+		{Remora, "tcp4-syn", 1, Unit, 0.65},
+		{Remora, "tcp4-syn", 65536, Unit, 0.75},
+		{Remora, "udp4", 1, Unit, 0.65},
+		{Remora, "udp4", 65536, Unit, 0.75},
+	}
+	for _, n := range GateFlows() {
+		limits = append(limits,
+			Limit{Remora, "tcp4in6", n, Unit, 0.85},
+			Limit{Remora, "tcp6", n, Unit, 0.85},
+			Limit{Remora, "tcp6in4", n, Unit, 0.85},
+			Limit{Remora, "not-a-vip", n, Unit, 0.55},
+			Limit{RemoraGUE, "tcp4-ack", n, Remora, 1.15},
+		)
+	}
+	return limits
+}
+
+// GateFlows are the numbers of flows that the limits are for.
+func GateFlows() []int { return []int{1, 65536} }
+
+// GateCases are the names of the cases that the limits are for.
+func GateCases() []string {
+	var names []string
+	for _, l := range Limits() {
+		if !slices.Contains(names, l.Case) {
+			names = append(names, l.Case)
+		}
+	}
+	return names
+}
+
+// GateReloads is how many reloads the gate judges the best of. Machines are noisy: where the memory
+// of a reload lies, and what runs beside it, moves a ratio by 0.03 with one flow and by 0.15 with
+// many, so a single one would fail good programs. The price is that a regression smaller than the
+// spread may pass; the medians in the report show it.
+const GateReloads = 3
+
+// Judgement is how a limit was met.
+type Judgement struct {
+	Limit
+	// Best is the least ratio of all reloads.
+	Best float64 `json:"best"`
+	// Problem says why the limit is not met, empty if it is.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Judge compares a report of Prog with limits. What was not measured has not met its limit.
+func Judge(r Report, limits []Limit) []Judgement {
+	var js []Judgement
+	for _, l := range limits {
+		best, err := bestRatio(r, l)
+		j := Judgement{Limit: l, Best: best}
+		switch {
+		case err != nil:
+			j.Problem = err.Error()
+		case best > l.Max:
+			j.Problem = fmt.Sprintf("%.2f x %s, promised %.2f", best, l.Over, l.Max)
+		}
+		js = append(js, j)
+	}
+	return js
+}
+
+// JudgementError returns one error for all limits that were not met, nil if all were.
+func JudgementError(js []Judgement) error {
+	var errs []error
+	for _, j := range js {
+		if j.Problem != "" {
+			errs = append(errs, fmt.Errorf("gate: %s, %s, %s: %s", j.Target, j.Case, flowsText(j.Flows), j.Problem))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func bestRatio(r Report, l Limit) (float64, error) {
+	ratios, err := ratiosOf(r, l.Target, l.Case, l.Flows)
+	if err != nil {
+		return 0, err
+	}
+	if l.Over != r.Unit {
+		over, err := ratiosOf(r, l.Over, l.Case, l.Flows)
+		if err != nil {
+			return 0, err
+		}
+		if len(over) != len(ratios) {
+			return 0, fmt.Errorf("%d reloads of %s and %d of %s", len(ratios), l.Target, len(over), l.Over)
+		}
+		ratios = slices.Clone(ratios)
+		for i := range ratios {
+			ratios[i] /= over[i]
+		}
+	}
+	return slices.Min(ratios), nil
+}
+
+func ratiosOf(r Report, target, name string, flows int) ([]float64, error) {
+	for _, row := range r.Rows {
+		if row.Target != target || row.Case != name || row.Flows != flows {
+			continue
+		}
+		if row.Error != "" {
+			return nil, errors.New(row.Error)
+		}
+		if len(row.Ratios) == 0 {
+			break
+		}
+		return row.Ratios, nil
+	}
+	return nil, fmt.Errorf("%s was not measured", target)
+}
+
+func gateTable(js []Judgement) table {
+	t := table{header: []string{"gate", "case", "flows", "best", "limit", "of", "result"}}
+	for _, j := range js {
+		result := "met"
+		if j.Problem != "" {
+			result = "NOT MET: " + j.Problem
+		}
+		t.rows = append(t.rows, []string{
+			j.Target, j.Case, decimal(j.Flows), fixed(j.Best, 2), fixed(j.Max, 2), j.Over, result,
+		})
+	}
+	return t
+}

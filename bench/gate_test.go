@@ -1,0 +1,71 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestJudge(t *testing.T) {
+	ipip := Limit{Remora, "tcp4-ack", 1, Unit, 0.65}
+	gue := Limit{RemoraGUE, "tcp4-ack", 1, Remora, 1.15}
+	row := func(target string, ratios ...float64) Row {
+		return Row{Target: target, Case: "tcp4-ack", Flows: 1, Ratios: ratios}
+	}
+	for _, tc := range []struct {
+		name  string
+		rows  []Row
+		limit Limit
+		best  float64
+		want  string
+	}{
+		{"met by the best of three", []Row{row(Remora, 0.9, 0.6, 0.7)}, ipip, 0.6, ""},
+		{"met exactly", []Row{row(Remora, 0.65)}, ipip, 0.65, ""},
+		{"not met", []Row{row(Remora, 0.9, 0.71, 0.8)}, ipip, 0.71, "gate: remora, tcp4-ack, 1 flow: 0.71 x lb_stats, promised 0.65"},
+		{"compared within a reload", []Row{row(Remora, 0.5, 1), row(RemoraGUE, 0.6, 1.1)}, gue, 1.1, ""},
+		{"GUE too slow", []Row{row(Remora, 0.5, 0.5), row(RemoraGUE, 0.6, 0.75)}, gue, 1.2, "gate: remora-gue, tcp4-ack, 1 flow: 1.20 x remora, promised 1.15"},
+		{"not measured", []Row{row(RemoraGUE, 0.5)}, ipip, 0, "gate: remora, tcp4-ack, 1 flow: remora was not measured"},
+		{"other not measured", []Row{row(RemoraGUE, 0.5)}, gue, 0, "gate: remora-gue, tcp4-ack, 1 flow: remora was not measured"},
+		{"no figures", []Row{{Target: Remora, Case: "tcp4-ack", Flows: 1, Error: "verdict"}}, ipip, 0, "gate: remora, tcp4-ack, 1 flow: verdict"},
+		{"other number of flows", []Row{{Target: Remora, Case: "tcp4-ack", Flows: 2, Ratios: []float64{0.1}}}, ipip, 0, "gate: remora, tcp4-ack, 1 flow: remora was not measured"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			js := Judge(Report{Unit: Unit, Rows: tc.rows}, []Limit{tc.limit})
+			got := ""
+			if err := JudgementError(js); err != nil {
+				got = err.Error()
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if diff := js[0].Best - tc.best; diff > 1e-9 || diff < -1e-9 {
+				t.Errorf("best is %v, want %v", js[0].Best, tc.best)
+			}
+		})
+	}
+}
+
+// Every limit must be for something that the gate measures.
+func TestLimitsAreMeasured(t *testing.T) {
+	if _, err := SelectCases(GateCases()); err != nil {
+		t.Error(err)
+	}
+	if err := ValidateFlows(GateFlows()); err != nil {
+		t.Error(err)
+	}
+	seen := map[Limit]bool{}
+	for _, l := range Limits() {
+		key := l
+		key.Max = 0
+		if seen[key] {
+			t.Errorf("two limits for %+v", key)
+		}
+		seen[key] = true
+		if l.Flows != 1 && l.Flows != 65536 {
+			t.Errorf("the gate does not measure %d flows", l.Flows)
+		}
+	}
+}

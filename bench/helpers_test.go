@@ -1,0 +1,58 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// requireRoot skips a test that needs root, and fails it where root is promised.
+func requireRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		return
+	}
+	if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
+		t.Fatal("REMORA_REQUIRE_ROOT is set, and this is not root")
+	}
+	t.Skip("needs root: it loads BPF programs")
+}
+
+func caseNamed(t *testing.T, name string) Case {
+	t.Helper()
+	cases, err := SelectCases([]string{name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cases[0]
+}
+
+// floor returns a reference program's target.
+func floor(t *testing.T, name string) Target {
+	t.Helper()
+	all := append(Floors(), UnitTarget())
+	i := slices.IndexFunc(all, func(f Target) bool { return f.Name == name })
+	if i < 0 {
+		t.Fatalf("there is no reference program %q", name)
+	}
+	return all[i]
+}
+
+// loadTarget loads a target until the end of the test, and returns its maps as well.
+func loadTarget(t *testing.T, target Target) (*ebpf.Program, map[string]*ebpf.Map) {
+	t.Helper()
+	p, c, err := target.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return p, c.(collectionCloser).Maps
+}
+
+// quick measures once, on any class.
+func quick() Options { return Options{Reloads: 1, Rounds: 1, CPU: -1} }

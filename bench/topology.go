@@ -1,0 +1,202 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// Topology is what a balancer under test is filled with. It refers to nothing outside of itself.
+type Topology struct {
+	// VIPs are those of the cases, then those that get no packets.
+	VIPs []lb.VIPEntry
+	// Reals have the ids from 1 on without a gap.
+	Reals []lb.Real
+	// Rings are indexed by ring id; all slots are stable. VIPs that get no packets share rings.
+	Rings [][]lb.Slot
+}
+
+// TopologyOptions vary the topology.
+type TopologyOptions struct {
+	// GUE encapsulates in UDP, with checksum zero, instead of IPIP.
+	GUE bool
+	// ExtraVIPs is the number of VIPs that get no packets, one in four of them IPv6. 0 to 65536.
+	ExtraVIPs int
+	// RingSize is the number of slots, a prime; 0 stands for lb.DefaultRingSize.
+	RingSize uint32
+}
+
+// SmallRing is a ring size for which the way from hash to slot is not Katran's modulo.
+const SmallRing = 4093
+
+const (
+	realsByVIP   = 100
+	maxExtraVIPs = 1 << 16
+	linkMTU      = 1500
+)
+
+// RemoraTarget is the product's program, loaded with a topology by load: the target Remora, or
+// RemoraGUE if the topology asks for GUE, which puts 8 bytes of UDP into what is forwarded.
+func RemoraTarget(o TopologyOptions, load func(Topology) (*ebpf.Program, io.Closer, error)) (Target, error) {
+	topology, err := NewTopology(o)
+	if err != nil {
+		return Target{}, err
+	}
+	t := Target{Name: Remora, Load: func() (*ebpf.Program, io.Closer, error) { return load(topology) }}
+	if o.GUE {
+		t.Name = RemoraGUE
+		t.Expect = func(c Case) Expectation {
+			e := c.Expect
+			if e.Growth > 0 {
+				e.Growth += 8
+			}
+			return e
+		}
+	}
+	return t, nil
+}
+
+// addressPlan names the addresses that topology, cases and reference programs share.
+type addressPlan struct {
+	// The VIPs, by their own family and that of their reals; none is not one of them.
+	vip4, vip4To6, vip6, vip6To4, none netip.Addr
+	client4, client6                   netip.Addr
+}
+
+func addresses() addressPlan {
+	return addressPlan{
+		vip4:    netip.AddrFrom4([4]byte{198, 51, 100, 1}),
+		vip4To6: netip.AddrFrom4([4]byte{198, 51, 100, 2}),
+		vip6:    netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 5, 15: 1}),
+		vip6To4: netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 5, 15: 2}),
+		none:    netip.AddrFrom4([4]byte{203, 0, 113, 9}),
+		client4: netip.AddrFrom4([4]byte{10, 0, 0, 1}),
+		client6: netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 0xc, 15: 1}),
+	}
+}
+
+// nextHop is the only one on the link.
+func nextHop() lb.NextHop { return lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 2}, MTU: linkMTU} }
+
+// NewTopology returns the VIPs of the cases, each with 100 reals and a ring of its own: two of
+// IPv4 to IPv4 reals, one to IPv6 reals, and two of IPv6 to either.
+func NewTopology(o TopologyOptions) (Topology, error) {
+	if err := o.validate(); err != nil {
+		return Topology{}, fmt.Errorf("make topology: %v", err)
+	}
+	b := topologyBuilder{encap: lb.IPIP, ring: lb.Ring{Size: o.RingSize}, sources: lb.DefaultTunnelSources()}
+	if o.RingSize == 0 {
+		b.ring.Size = lb.DefaultRingSize
+	}
+	if o.GUE {
+		b.encap = lb.GUE
+	}
+	b.sources.GUE4 = netip.AddrFrom4([4]byte{192, 0, 2, 1})
+	b.sources.GUE6 = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0xff, 0xff, 15: 1})
+	plan := addresses()
+	for _, v := range []struct {
+		vip     lb.VIP
+		backend func(i int) netip.Addr
+	}{
+		{lb.VIP{Addr: plan.vip4, Port: 80, Protocol: lb.TCP}, backend4},
+		{lb.VIP{Addr: plan.vip4, Port: 53, Protocol: lb.UDP}, backend4},
+		{lb.VIP{Addr: plan.vip4To6, Port: 80, Protocol: lb.TCP}, backend6},
+		{lb.VIP{Addr: plan.vip6, Port: 80, Protocol: lb.TCP}, backend6},
+		{lb.VIP{Addr: plan.vip6To4, Port: 80, Protocol: lb.TCP}, backend4},
+	} {
+		if err := b.addVIP(v.vip, v.backend); err != nil {
+			return Topology{}, fmt.Errorf("make topology: %v", err)
+		}
+	}
+	b.addExtraVIPs(o.ExtraVIPs)
+	return b.topology, nil
+}
+
+func (o TopologyOptions) validate() error {
+	var errs []error
+	if o.ExtraVIPs < 0 || o.ExtraVIPs > maxExtraVIPs {
+		errs = append(errs, fmt.Errorf("extra VIPs: %d is not between 0 and %d", o.ExtraVIPs, maxExtraVIPs))
+	}
+	if o.RingSize > lb.MaxRingSize {
+		errs = append(errs, fmt.Errorf("ring size: %d is more than %d", o.RingSize, lb.MaxRingSize))
+	}
+	return errors.Join(errs...)
+}
+
+func backend4(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 200, 0, byte(i)}) }
+
+func backend6(i int) netip.Addr {
+	return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 0xbb, 15: byte(i)})
+}
+
+type topologyBuilder struct {
+	topology Topology
+	encap    lb.Encap
+	ring     lb.Ring
+	sources  lb.TunnelSources
+}
+
+// addVIP adds a VIP with its ring, and its reals at backend(1) to backend(100).
+func (b *topologyBuilder) addVIP(vip lb.VIP, backend func(i int) netip.Addr) error {
+	t := &b.topology
+	first := lb.RealID(len(t.Reals) + 1)
+	for i := 1; i <= realsByVIP; i++ {
+		addr := backend(i)
+		tunnel, err := b.sources.Tunnel(b.encap, addr)
+		if err != nil {
+			return err
+		}
+		t.Reals = append(t.Reals, lb.Real{
+			ID: lb.RealID(len(t.Reals) + 1), VIP: vip, Backend: lb.Backend{Addr: addr, Weight: 1}, Tunnel: tunnel, NextHop: nextHop(),
+		})
+	}
+	t.VIPs = append(t.VIPs, lb.VIPEntry{VIP: vip, Service: "bench", RingID: lb.RingID(len(t.Rings)), Ring: b.ring})
+	ring := make([]lb.Slot, b.ring.Size)
+	for i, n := range scrambled(len(ring), realsByVIP) {
+		ring[i] = lb.StableSlot(first + lb.RealID(n))
+	}
+	t.Rings = append(t.Rings, ring)
+	return nil
+}
+
+// addExtraVIPs adds n VIPs, whose addresses lie in the prefixes for benchmarks: 198.18.0.0/15
+// (RFC 2544) and 2001:2::/48 (RFC 5180). Their order is scrambled, since sequential addresses
+// spread better over the buckets of a table than those of a real fleet. They share the rings of
+// VIPs of their family.
+func (b *topologyBuilder) addExtraVIPs(n int) {
+	for i := range n {
+		x := uint16(uint32(i) * 40503) // odd, so each i has an x of its own
+		e := b.topology.VIPs[0]
+		addr := [4]byte{198, 18}
+		binary.BigEndian.PutUint16(addr[2:], x)
+		e.VIP = lb.VIP{Addr: netip.AddrFrom4(addr), Port: 443, Protocol: lb.TCP}
+		if i%4 == 3 {
+			e = b.topology.VIPs[3]
+			addr := [16]byte{0x20, 1, 0, 2}
+			binary.BigEndian.PutUint16(addr[14:], x)
+			e.VIP = lb.VIP{Addr: netip.AddrFrom16(addr), Port: 443, Protocol: lb.TCP}
+		}
+		b.topology.VIPs = append(b.topology.VIPs, e)
+	}
+}
+
+// scrambled returns size numbers below n. Which slot has which real does not matter to the cost,
+// their even spread does; and the reference program must never be filled in another way.
+func scrambled(size, n int) []uint32 {
+	s := make([]uint32, size)
+	x := uint32(12345)
+	for i := range s {
+		x = x*1664525 + 1013904223
+		s[i] = (x >> 8) % uint32(n)
+	}
+	return s
+}

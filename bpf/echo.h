@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * ICMP echo to the address of a VIP is answered here, since the host does not own the address. The
+ * request becomes its own answer: docs/packet-path.md section 2.
+ */
+#pragma once
+
+#define ICMP_BYTES 8
+#define ICMP4_ECHO 8	/* RFC 792; the reply is type 0 */
+#define ICMP6_ECHO 128	/* RFC 4443 section 4.1; the reply is type 129 */
+#define ECHO_TTL 64
+
+static __always_inline enum reason echo_check4(void *ip, void *end, __u32 payload, __u32 header)
+{
+	void *icmp = ip + IP4_BYTES;
+
+	/* The second condition follows from the lengths; the verifier does not see that. */
+	if (payload < ICMP_BYTES || icmp + ICMP_BYTES > end)
+		return REASON_TRUNCATED;
+	if (header != IP4_BYTES || LD8(icmp) != ICMP4_ECHO)
+		return REASON_ICMP;
+	return REASON_ECHO_ANSWERED;
+}
+
+static __always_inline enum reason echo_check6(void *ip, void *end, __u32 payload, __u32 offset)
+{
+	void *icmp = ip + IP6_BYTES;
+
+	if (payload < ICMP_BYTES || icmp + ICMP_BYTES > end)
+		return REASON_TRUNCATED;
+	if (offset != IP6_BYTES || LD8(icmp) != ICMP6_ECHO)
+		return REASON_ICMP;
+	return REASON_ECHO_ANSWERED;
+}
+
+/* A 16-bit word of a checksummed header changes: RFC 1624 equation 3. */
+static __always_inline __u16 checksum_adjust(__u16 sum, __u16 from, __u16 to)
+{
+	return ~sum_fold((__u16)~sum + (__u16)~from + to);
+}
+
+static __always_inline void echo_swap_macs(void *data)
+{
+	__u64 dst = LD64(data);
+	__u32 src = LD32(data + 8);
+
+	ST64(data, (dst >> 48 | (__u64)src << 16) | dst << 48);
+	ST32(data + 8, dst >> 16);
+}
+
+static __always_inline void echo_set_type(void *icmp, __u8 type)
+{
+	__u16 from = LD16(icmp), sum;
+
+	ST8(icmp, type);
+	sum = checksum_adjust(LD16(icmp + 2), from, LD16(icmp));
+	/* Both zeros are valid, unless all else is zero too: then only this one is. */
+	ST16(icmp + 2, sum ? sum : 0xffff);
+}
+
+static __always_inline void echo_answer4(void *ip)
+{
+	__u32 src = LD32(ip + 12), dst = LD32(ip + 16);
+	__u64 sum = 0;
+
+	ST8(ip + 8, ECHO_TTL);
+	ST16(ip + 10, 0);
+	ST32(ip + 12, dst);
+	ST32(ip + 16, src);
+#pragma clang loop unroll(full)
+	for (int i = 0; i < IP4_BYTES; i += 4)
+		sum += LD32(ip + i);
+	ST16(ip + 10, ~sum_fold(sum));
+	echo_set_type(ip + IP4_BYTES, 0);
+}
+
+static __always_inline void echo_answer6(void *ip)
+{
+	__u64 src0 = LD64(ip + 8), src1 = LD64(ip + 16);
+
+	ST8(ip + 7, ECHO_TTL);
+	ST64(ip + 8, LD64(ip + 24));
+	ST64(ip + 16, LD64(ip + 32));
+	ST64(ip + 24, src0);
+	ST64(ip + 32, src1);
+	echo_set_type(ip + IP6_BYTES, ICMP6_ECHO + 1);
+}
+
+/* After echo_check found that there is a whole echo header; the verifier wants to see it again. */
+static __always_inline enum reason echo_answer(struct xdp_md *ctx, const struct packet *p)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	void *ip = data + ETH_BYTES + packet_tag_bytes(p->l3);
+
+	if (data + ETH_BYTES > end)
+		return REASON_TRUNCATED;
+	if (p->is_v6) {
+		if (ip + IP6_BYTES + ICMP_BYTES > end)
+			return REASON_TRUNCATED;
+		echo_answer6(ip);
+	} else {
+		if (ip + IP4_BYTES + ICMP_BYTES > end)
+			return REASON_TRUNCATED;
+		echo_answer4(ip);
+	}
+	echo_swap_macs(data);
+	return REASON_ECHO_ANSWERED;
+}

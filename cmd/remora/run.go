@@ -1,0 +1,128 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/lb/config"
+)
+
+const runLong = `Load the packet program, attach it to the interface of the configuration file, and keep its maps
+equal to the file, the routes and the neighbours.
+
+Programs, links and maps are pinned below BPFFS/remora/INSTANCE, so forwarding goes on when this
+command ends, however it ends; the next start adopts what is there without losing a packet.
+
+  SIGHUP           reads the file again; a bad file changes nothing and is reported. The
+                   interface, the mode and a fixed next hop need a restart.
+  SIGTERM, SIGINT  end the command. What it leaves is the file's on_exit: keep (forwarding
+                   goes on) or detach.
+
+Privileges: root, or the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. A BPF file system
+that is not mounted needs root to be mounted.`
+
+const runExample = `  remora run -c /etc/remora/remora.yaml
+
+  # Apply the file, leave everything attached, and exit:
+  remora run -c /etc/remora/remora.yaml --once`
+
+// runFlags are the command's flags as given.
+type runFlags struct {
+	instanceFlags
+	file      string
+	once      bool
+	logLevel  string
+	logFormat string
+}
+
+func newRunCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:     "run -c FILE",
+		Short:   "Balance: load, attach, and follow the configuration",
+		Long:    runLong,
+		Example: runExample,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(cmd, f.logLevel, f.logFormat)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return run(ctx, f, log)
+		},
+	}
+	addConfigFlag(cmd, &f.file)
+	f.add(cmd)
+	cmd.Flags().BoolVar(&f.once, "once", false, "apply the file, leave program and maps attached and pinned, and exit")
+	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&f.logFormat, "log-format", "text", "text or json")
+	return cmd
+}
+
+func newLogger(cmd *cobra.Command, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q is not debug, info, warn or error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), opts)), nil
+	}
+	return nil, fmt.Errorf("log format %q is not text or json", format)
+}
+
+func run(ctx context.Context, f runFlags, log *slog.Logger) (err error) {
+	if err := f.check(); err != nil {
+		return err
+	}
+	c, err := config.Load(f.file)
+	if err != nil {
+		return err
+	}
+	if err := checkPrivileges(); err != nil {
+		return err
+	}
+	b, err := newBalancer(f.instanceFlags, c, log)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := b.start(ctx); err != nil {
+		return err
+	}
+	if f.once {
+		return nil
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	return b.run(ctx, func() (*config.Config, error) { return config.Load(f.file) }, hup)
+}
+
+func checkPrivileges() error {
+	p, err := attach.CurrentPrivileges()
+	if err != nil {
+		return err
+	}
+	return p.Check()
+}
+
+// resolveTime is how long a start waits for the link addresses of servers before it attaches
+// without those that do not answer.
+const resolveTime = 3 * time.Second

@@ -1,0 +1,118 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import "go.yaml.in/yaml/v4"
+
+// decode makes a document of a tree of a file of size bytes, and reports unknown and duplicate
+// fields and values of wrong types. It returns false if, by what was reported, so much of the
+// document is missing that there is no use in checking the rest.
+func decode(root *yaml.Node, size int, r *report) (document, bool) {
+	d := &decoder{report: r, left: size + aliasBudget}
+	n := d.node(place{}, root)
+	doc := document{place: n.place}
+	ok := d.mapping(n, "",
+		known{"interface", d.text(&doc.iface)},
+		known{"mode", d.text(&doc.mode)},
+		known{"on_exit", d.text(&doc.onExit)},
+		known{"encapsulation", d.encap(&doc.encap)},
+		known{"next_hop", d.nextHop(&doc.nextHop)},
+		known{"services", decodeList(d, &doc.services, d.service)},
+	)
+	return doc, ok && !d.spent
+}
+
+func (d *decoder) encap(s *encapSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"type", d.text(&s.kind)},
+			known{"ipip", d.ipip(&s.ipip)},
+			known{"gue", d.gue(&s.gue)},
+		)
+	}
+}
+
+func (d *decoder) ipip(s *ipipSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"source4", d.text(&s.source4)},
+			known{"source6", d.text(&s.source6)},
+		)
+	}
+}
+
+func (d *decoder) gue(s *gueSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"source4", d.text(&s.source4)},
+			known{"source6", d.text(&s.source6)},
+			known{"port", d.whole(&s.port)},
+			known{"checksum", d.text(&s.checksum)},
+		)
+	}
+}
+
+func (d *decoder) nextHop(s *nextHopSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"mac", d.text(&s.mac)},
+			known{"mtu", d.whole(&s.mtu)},
+		)
+	}
+}
+
+func (d *decoder) service(n node) serviceSection {
+	s := serviceSection{place: n.place}
+	s.ok = d.mapping(n, "",
+		known{"name", d.text(&s.name)},
+		known{"vips", decodeList(d, &s.vips, d.vip)},
+		known{"ring", d.ring(&s.ring)},
+		known{"encapsulation", d.text(&s.encap)},
+		known{"backends", d.unlessNull(decodeList(d, &s.backends, d.backend))},
+	)
+	return s
+}
+
+func (d *decoder) ring(s *ringSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"size", d.whole(&s.size)},
+			known{"hash", d.text(&s.hash)},
+		)
+	}
+}
+
+func (d *decoder) vip(n node) vipSection {
+	s := vipSection{place: n.place}
+	if n.isText() {
+		d.text(&s.vip)(n)
+		s.ok = true
+		return s
+	}
+	s.ok = d.mapping(n, "a VIP such as 192.0.2.10:80/tcp, or ",
+		known{"vip", d.text(&s.vip)},
+		known{"ring", d.ring(&s.ring)},
+		known{"encapsulation", d.text(&s.encap)},
+	)
+	return s
+}
+
+func (d *decoder) backend(n node) backendSection {
+	s := backendSection{place: n.place}
+	if n.isText() {
+		d.text(&s.addr)(n)
+		s.ok = true
+		return s
+	}
+	s.ok = d.mapping(n, "an address such as 10.0.0.11, or ",
+		known{"address", d.text(&s.addr)},
+		known{"weight", d.whole(&s.weight)},
+	)
+	return s
+}

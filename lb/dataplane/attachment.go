@@ -1,0 +1,293 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/attach"
+)
+
+// attachment is the pinned link of an interface.
+type attachment struct {
+	link  link.Link
+	iface string
+	// prog is the program that the link ran when it was opened.
+	prog ebpf.ProgramID
+	// current says that the link runs the program of the generation in use.
+	current bool
+}
+
+func (a *attachment) close() { a.link.Close() }
+
+func (a *attachment) update(prog *ebpf.Program) error {
+	if err := a.link.Update(prog); err != nil {
+		return fmt.Errorf("give %s the new program: %v", a.iface, err)
+	}
+	a.current = true
+	return nil
+}
+
+// openAttachment opens the pinned link of an interface; nil if there is none, or its interface is
+// gone, in which case the pin is removed.
+func openAttachment(p pins, iface string) (*attachment, error) {
+	path := p.link(iface)
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open pinned link %s: %v: it is not what remora put there; remove it, or choose another instance name", path, err)
+	}
+	info, err := l.Info()
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("look at pinned link %s: %v", path, err)
+	}
+	xdp := info.XDP()
+	if info.Type != link.XDPType || xdp == nil {
+		l.Close()
+		return nil, fmt.Errorf("pinned link %s is not an XDP link: remove it, or choose another instance name", path)
+	}
+	now, err := attach.Interface(iface)
+	if err != nil || xdp.Ifindex != uint32(now.Index) {
+		// The kernel took the program off with the device.
+		l.Close()
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove pin of a gone interface: %v", err)
+		}
+		return nil, nil
+	}
+	return &attachment{link: l, iface: iface, prog: info.Program}, nil
+}
+
+// adopt opens what an earlier run left, and gives it the present program; or begins anew, in which
+// case an attachment keeps its program until Attach.
+func (d *Dataplane) adopt() error {
+	var err error
+	if d.link, err = openAttachment(d.pins, d.cfg.Interface); err != nil {
+		return err
+	}
+	numbers, err := d.pins.generations()
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		d.lastNumber = max(d.lastNumber, n)
+	}
+	old, err := d.findGeneration(numbers)
+	if err != nil {
+		d.cfg.Log.Warn("pinned maps are not adopted; new ones are filled and then take their place", "cause", err)
+	}
+	if old == nil {
+		return d.replace(minSizes)
+	}
+	if err := d.restore(old); err != nil {
+		return err
+	}
+	if d.link != nil {
+		d.link.current = d.link.prog == programID(old.prog)
+	}
+	return d.replace(old.sizes())
+}
+
+// findGeneration opens the generation that the attached program belongs to, else the newest.
+func (d *Dataplane) findGeneration(numbers []int) (found *generation, err error) {
+	for _, n := range numbers {
+		g, openErr := openGeneration(n, d.pins.generation(n))
+		if openErr != nil {
+			err = openErr
+			continue
+		}
+		info, infoErr := readInstance(g)
+		if infoErr != nil || info.Schema != schemaVersion {
+			err = fmt.Errorf("generation %d has schema %d, not %d", n, info.Schema, schemaVersion)
+			g.close()
+			continue
+		}
+		if found == nil || d.preferred(g, found) {
+			g, found = found, g
+		}
+		if g != nil {
+			g.close()
+		}
+	}
+	if found != nil {
+		return found, nil
+	}
+	return nil, err
+}
+
+func (d *Dataplane) preferred(g, other *generation) bool {
+	if d.link != nil {
+		return programID(g.prog) == d.link.prog
+	}
+	return g.number > other.number
+}
+
+func programID(p *ebpf.Program) ebpf.ProgramID {
+	info, err := p.Info()
+	if err != nil {
+		return 0
+	}
+	id, _ := info.ID()
+	return id
+}
+
+// restore takes the contents of a pinned generation for those of this data plane.
+func (d *Dataplane) restore(g *generation) error {
+	d.gen = g
+	d.space = newRingSpace(uint32(len(g.rings.elems)))
+	err := eachVIPInfo(g, func(info nativeVipInfo) {
+		v, at := entryOf(info)
+		if uint64(at.first)+uint64(at.size) <= uint64(len(g.rings.elems)) {
+			d.vips = append(d.vips, v)
+			d.space.spans[v.RingID] = at
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return eachRealInfo(g, func(id lb.RealID, info nativeRealInfo) {
+		d.reals[id] = realOf(id, info, g.reals.elems[id])
+	})
+}
+
+// Attach makes the interface run the program and pins everything. It is called once what must be
+// forwarded is in the maps; calling it again does nothing. Links of the instance on other
+// interfaces are removed last.
+func (d *Dataplane) Attach() error {
+	if d.cfg.Instance == "" {
+		return errors.New("attach: the data plane has no instance name to pin under")
+	}
+	if err := d.dropWrongMode(); err != nil {
+		return err
+	}
+	if d.link == nil || !d.link.current {
+		if err := d.attachProgram(); err != nil {
+			return err
+		}
+	}
+	return d.removeOtherPins()
+}
+
+// dropWrongMode detaches a program that runs in another mode than the one asked for: the kernel
+// cannot change the mode of a link. Packets go unbalanced until the program is attached again.
+func (d *Dataplane) dropWrongMode() error {
+	if d.link == nil || d.cfg.Mode == attach.Auto {
+		return nil
+	}
+	mode, err := attach.CurrentMode(d.cfg.Interface)
+	if err != nil || mode == d.cfg.Mode {
+		return err
+	}
+	d.cfg.Log.Warn("detaching for a moment to change the mode", "interface", d.cfg.Interface, "from", mode, "to", d.cfg.Mode)
+	d.link.close()
+	d.link = nil
+	if err := os.Remove(d.pins.link(d.cfg.Interface)); err != nil {
+		return fmt.Errorf("remove link of %s: %v", d.cfg.Interface, err)
+	}
+	return nil
+}
+
+// attachProgram pins the generation, and updates the link that is there or makes one. If it fails,
+// what was attached before still is.
+func (d *Dataplane) attachProgram() error {
+	dir := d.dir(d.gen)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if err := d.gen.pin(dir); err != nil {
+			_ = d.pins.removeGeneration(d.gen.number) // the first error says more
+			return err
+		}
+	}
+	mode, reason, err := d.linkProgram()
+	if err != nil {
+		_ = d.pins.removeGeneration(d.gen.number)
+		return err
+	}
+	d.cfg.Log.Info("attached", "interface", d.cfg.Interface, "mode", mode, "reason", reason)
+	if err := d.describeInstance(mode, reason); err != nil {
+		return err
+	}
+	return d.pins.use(d.gen.number)
+}
+
+func (d *Dataplane) linkProgram() (attach.Mode, string, error) {
+	if d.link != nil {
+		mode, err := attach.CurrentMode(d.cfg.Interface)
+		if err != nil {
+			return 0, "", err
+		}
+		return mode, "kept from an earlier start", d.link.update(d.gen.prog)
+	}
+	a, err := attach.XDP(d.gen.prog, d.cfg.Interface, d.cfg.Mode)
+	if err != nil {
+		return 0, "", err
+	}
+	path := d.pins.link(d.cfg.Interface)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		a.Link.Close()
+		return 0, "", fmt.Errorf("make pin folder: %v", err)
+	}
+	if err := a.Link.Pin(path); err != nil {
+		a.Link.Close()
+		return 0, "", fmt.Errorf("pin link: %v", err)
+	}
+	d.link = &attachment{link: a.Link, iface: d.cfg.Interface, current: true}
+	return a.Mode, a.Reason, nil
+}
+
+func (d *Dataplane) describeInstance(mode attach.Mode, reason string) error {
+	iface, err := attach.Interface(d.cfg.Interface)
+	if err != nil {
+		return err
+	}
+	info := nativeInstanceInfo{
+		Schema:      schemaVersion,
+		Ifindex:     uint32(iface.Index),
+		Mode:        uint32(mode),
+		AttachedSec: uint64(time.Now().Unix()),
+	}
+	putText(info.Interface[:], d.cfg.Interface)
+	putText(info.ModeReason[:], reason)
+	return writeInstance(d.gen, info)
+}
+
+// removeOtherPins removes links on other interfaces and generations that no link runs.
+func (d *Dataplane) removeOtherPins() error {
+	entries, err := os.ReadDir(filepath.Dir(d.pins.link("x")))
+	if err != nil {
+		return fmt.Errorf("list pinned links: %v", err)
+	}
+	for _, e := range entries {
+		if e.Name() == d.cfg.Interface {
+			continue
+		}
+		if err := os.Remove(d.pins.link(e.Name())); err != nil {
+			return fmt.Errorf("remove link of %s: %v", e.Name(), err)
+		}
+		d.cfg.Log.Info("detached", "interface", e.Name())
+	}
+	numbers, err := d.pins.generations()
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		if n == d.gen.number {
+			continue
+		}
+		if err := d.pins.removeGeneration(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// Counter is packets, and bytes of inner IP packets with their headers.
+type Counter struct{ Packets, Bytes uint64 }
+
+// removedReals is the element that holds the sums of reals that are gone: id 0 is no real.
+const removedReals = 0
+
+const countersPerCall = 4096
+
+// readRealCounters sums the counters of all reals over CPUs, by id.
+func readRealCounters(m *ebpf.Map) ([]Counter, error) {
+	sums := make([]Counter, m.MaxEntries())
+	err := eachPerCPU(m, func(id uint32, perCPU []nativeCounter) {
+		for _, c := range perCPU {
+			sums[id].Packets += c.Pkts
+			sums[id].Bytes += c.Bytes
+		}
+	})
+	return sums, err
+}
+
+// readReasonCounters sums the counters of reasons over CPUs.
+func readReasonCounters(m *ebpf.Map) (sums [lb.ReasonLen]uint64, err error) {
+	var perCPU []uint64
+	for r := range sums {
+		if err := m.Lookup(uint32(r), &perCPU); err != nil {
+			return sums, fmt.Errorf("read counter of reason %v: %v", lb.Reason(r), err)
+		}
+		for _, n := range perCPU {
+			sums[r] += n
+		}
+	}
+	return sums, nil
+}
+
+// eachPerCPU calls f with the values of every element of a per-CPU array.
+func eachPerCPU(m *ebpf.Map, f func(index uint32, perCPU []nativeCounter)) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count CPUs: %v", err)
+	}
+	n := min(int(m.MaxEntries()), countersPerCall)
+	keys, values := make([]uint32, n), make([]nativeCounter, n*cpus)
+	var cursor ebpf.MapBatchCursor
+	for {
+		got, err := m.BatchLookup(&cursor, keys, values, nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("read counters %v: %v", m, err)
+		}
+		for i := range got {
+			f(keys[i], values[i*cpus:(i+1)*cpus])
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// copyCounters carries counters over to a generation that no packet uses yet.
+func copyCounters(from, to *generation) error {
+	var failed error
+	err := eachPerCPU(from.maps["real_counters"], func(id uint32, perCPU []nativeCounter) {
+		empty := true
+		for _, c := range perCPU {
+			empty = empty && c == nativeCounter{}
+		}
+		if failed == nil && !empty && id < to.maps["real_counters"].MaxEntries() {
+			failed = to.maps["real_counters"].Put(id, perCPU)
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("copy counters of reals: %v", err)
+	}
+	var perCPU []uint64
+	for r := range uint32(lb.ReasonLen) {
+		if err := from.maps["reason_counters"].Lookup(r, &perCPU); err != nil {
+			return fmt.Errorf("copy counters of reasons: %v", err)
+		}
+		if err := to.maps["reason_counters"].Put(r, perCPU); err != nil {
+			return fmt.Errorf("copy counters of reasons: %v", err)
+		}
+	}
+	return nil
+}
+
+// retireCounter adds a real's counter to those of removed reals and clears it. No packet is counted
+// for the id any more.
+func (g *generation) retireCounter(id lb.RealID) error {
+	m := g.maps["real_counters"]
+	var gone, sum []nativeCounter
+	if err := m.Lookup(uint32(id), &gone); err != nil {
+		return fmt.Errorf("read counter of real %d: %v", id, err)
+	}
+	if err := m.Lookup(uint32(removedReals), &sum); err != nil {
+		return fmt.Errorf("read counter of removed reals: %v", err)
+	}
+	for i := range gone {
+		sum[i].Pkts += gone[i].Pkts
+		sum[i].Bytes += gone[i].Bytes
+		gone[i] = nativeCounter{}
+	}
+	// Cleared first: a failure in between loses a count rather than doubling it.
+	if err := m.Put(uint32(id), gone); err != nil {
+		return fmt.Errorf("clear counter of real %d: %v", id, err)
+	}
+	if err := m.Put(uint32(removedReals), sum); err != nil {
+		return fmt.Errorf("add to counter of removed reals: %v", err)
+	}
+	return nil
+}

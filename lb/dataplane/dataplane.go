@@ -1,0 +1,147 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package dataplane loads the packet program, attaches it and keeps its maps: typed verbs, counters,
+// pins, and growth while packets flow. It knows how entries are stored, not why they exist.
+package dataplane
+
+import (
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/attach"
+)
+
+// schemaVersion is that of all pinned maps together. Another one means that their contents are not
+// understood; the program is then replaced by one with maps of its own.
+const schemaVersion = 1
+
+// Config is what a data plane needs to know at the start.
+type Config struct {
+	// Instance names this data plane among those of the machine: a folder below BPFFS/remora.
+	// Empty: nothing is pinned, nor is anything adopted, and the program can only be test-run.
+	Instance string
+	// BPFFS is the mount point of the BPF file system. Default: DefaultBPFFS.
+	BPFFS string
+	// Interface is where packets come in and go out.
+	Interface string
+	// Mode is how the program is attached. Default: the best that the driver takes.
+	Mode attach.Mode
+	// Log gets changes of state. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+// Dataplane is one packet program and its maps. It belongs to one goroutine. Close it; what it
+// attached stays attached, unless Detach was called.
+type Dataplane struct {
+	cfg     Config
+	pins    pins
+	lock    *os.File
+	settler *settler
+
+	gen        *generation
+	lastNumber int // of a generation, also of those pinned by earlier runs
+	space      *ringSpace
+	retired    []span // places of rings that changed their length, until no VIP names them
+	vips       []lb.VIPEntry
+	reals      map[lb.RealID]lb.Real
+
+	link *attachment // nil until attached
+}
+
+// Open loads the program, and adopts what an earlier run of the instance left: its maps' contents
+// are taken over and its attachment gets the new program, without a packet lost. The caller must
+// have its privileges checked (lb/attach) to get a good message if it lacks one. Errors of
+// ErrLocked say that another process has the instance.
+func Open(cfg Config) (_ *Dataplane, err error) {
+	if cfg.BPFFS == "" {
+		cfg.BPFFS = DefaultBPFFS
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	// Only needed, and only possible, on kernels before 5.11; a failure shows when maps are made.
+	_ = rlimit.RemoveMemlock()
+	d := &Dataplane{cfg: cfg, reals: make(map[lb.RealID]lb.Real), space: newRingSpace(0)}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if d.settler, err = newSettler(); err != nil {
+		return nil, err
+	}
+	if cfg.Instance == "" {
+		return d, d.replace(minSizes)
+	}
+	if err := checkBPFFS(cfg.BPFFS); err != nil {
+		return nil, err
+	}
+	d.pins = pinsOf(cfg.BPFFS, cfg.Instance)
+	if d.lock, err = lockFolder(d.pins.root); err != nil {
+		return nil, err
+	}
+	return d, d.adopt()
+}
+
+// minSizes are those of a generation with nothing in it.
+var minSizes = sizes{slots: 1, reals: 64, vips: 16, bits4: 3, bits6: 3}
+
+// Program is the loaded program, owned by the data plane: for test runs and measurements. Growth
+// replaces it.
+func (d *Dataplane) Program() *ebpf.Program { return d.gen.prog }
+
+// Adopted is what an earlier run left in the maps, by ids.
+func (d *Dataplane) Adopted() ([]lb.Real, []lb.VIPEntry) {
+	reals := make([]lb.Real, 0, len(d.reals))
+	for _, r := range d.reals {
+		reals = append(reals, r)
+	}
+	slices.SortFunc(reals, func(a, b lb.Real) int { return int(a.ID) - int(b.ID) })
+	return reals, slices.Clone(d.vips)
+}
+
+// Close releases everything that this process holds. Pins, and so forwarding, stay.
+func (d *Dataplane) Close() error {
+	if d.gen != nil {
+		d.gen.close()
+	}
+	if d.link != nil {
+		d.link.close()
+	}
+	if d.settler != nil {
+		d.settler.close()
+	}
+	if d.lock != nil {
+		// Removes the folder of an instance that came to nothing; one with pins is not empty.
+		_ = os.Remove(d.pins.root)
+		d.lock.Close()
+	}
+	return nil
+}
+
+// Detach takes the program off the interface and removes all pins of the instance.
+func (d *Dataplane) Detach() error {
+	if d.cfg.Instance == "" {
+		return nil
+	}
+	if d.link != nil {
+		d.link.close()
+		d.link = nil
+	}
+	if err := d.pins.removeAll(); err != nil {
+		return err
+	}
+	d.cfg.Log.Info("detached", "interface", d.cfg.Interface)
+	return nil
+}
+
+// Snapshot reads what is configured and counted.
+func (d *Dataplane) Snapshot() (*Snapshot, error) { return readSnapshot(d.gen, d.cfg.Instance) }
+
+func (d *Dataplane) dir(g *generation) string { return d.pins.generation(g.number) }

@@ -1,0 +1,137 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// Everything that has a byte order of its own is converted here and nowhere else. Words of packets
+// are read as the program reads them, little-endian.
+var packetOrder = binary.LittleEndian
+
+// The kinds of encapsulation, enum encap in bpf/types.h.
+const (
+	encapNone uint16 = iota
+	encapIPIP4
+	encapIPIP6
+	encapGUE4
+	encapGUE6
+	encapGUE4Sum
+	encapGUE6Sum
+)
+
+// addrWords is an address as the two words that the program reads it as; IPv4 in the low half of
+// the first.
+func addrWords(a netip.Addr) [2]uint64 {
+	if a.Is4() {
+		b := a.As4()
+		return [2]uint64{uint64(packetOrder.Uint32(b[:]))}
+	}
+	b := a.As16()
+	return [2]uint64{packetOrder.Uint64(b[:]), packetOrder.Uint64(b[8:])}
+}
+
+// portProto is the port, in network order, and the protocol of a VIP's key.
+func portProto(v lb.VIP) uint64 {
+	return uint64(bits.ReverseBytes16(v.Port)) | uint64(v.Protocol)<<16
+}
+
+func vip4Key(v lb.VIP) uint64 { return addrWords(v.Addr)[0] | portProto(v)<<32 }
+
+// vipValue is what the program needs to know of a VIP: struct vip4_bucket in bpf/types.h.
+func vipValue(ring span) uint64 { return uint64(ring.first) | uint64(ring.size)<<32 }
+
+// realRecord prepares the outer headers of packets to a real.
+func realRecord(r lb.Real) nativeReal {
+	t := r.Tunnel
+	rec := nativeReal{
+		Mac:      macWord(r.NextHop.MAC),
+		Dst:      addrWords(t.Destination),
+		Src:      addrWords(t.Source.Addr()),
+		Kind:     encapKind(t),
+		GuePort:  bits.ReverseBytes16(t.Port),
+		MaxBytes: maxInnerBytes(r),
+	}
+	proto := innerProtocol(r)
+	if t.Destination.Is4() {
+		// Bytes 16..23 of the frame: total length, id, flags, TTL, protocol.
+		rec.Fixed = packetOrder.Uint64([]byte{0, 0, 0, 0, 0, 0, outerTTL, proto})
+		rec.Sum = foldedSum(0x45, packetOrder.Uint16([]byte{outerTTL, proto}),
+			uint16(rec.Src[0]), uint16(rec.Dst[0]), uint16(rec.Dst[0]>>16))
+		return rec
+	}
+	// Bytes 16..23 of the frame: flow label, payload length, next header, hop limit, and the first
+	// two bytes of the source, which the program writes again.
+	rec.Fixed = packetOrder.Uint64([]byte{0, 0, 0, 0, proto, outerTTL, 0, 0})
+	return rec
+}
+
+const (
+	outerTTL  = 64
+	protoIPv4 = 4
+	protoIPv6 = 41
+	protoUDP  = 17
+)
+
+func innerProtocol(r lb.Real) byte {
+	switch {
+	case r.Tunnel.Encap == lb.GUE:
+		return protoUDP
+	case r.VIP.Addr.Is6():
+		return protoIPv6
+	}
+	return protoIPv4
+}
+
+func encapKind(t lb.Tunnel) uint16 {
+	kind := encapIPIP4
+	switch {
+	case t.Encap == lb.GUE && t.Checksum:
+		kind = encapGUE4Sum
+	case t.Encap == lb.GUE:
+		kind = encapGUE4
+	}
+	if t.Destination.Is6() {
+		kind++
+	}
+	return kind
+}
+
+// maxInnerBytes is the longest inner packet that the way to the real takes; 0 if none is.
+func maxInnerBytes(r lb.Real) uint16 {
+	if !r.NextHop.Resolved() {
+		return 0
+	}
+	return uint16(min(max(r.NextHop.MTU-r.Tunnel.OuterLen(), 0), 65535))
+}
+
+func macWord(mac [6]byte) uint64 {
+	var b [8]byte
+	copy(b[:], mac[:])
+	return packetOrder.Uint64(b[:])
+}
+
+func wordMAC(w uint64) (mac [6]byte) {
+	var b [8]byte
+	packetOrder.PutUint64(b[:], w)
+	copy(mac[:], b[:])
+	return mac
+}
+
+// foldedSum is the one's-complement sum of 16-bit words (RFC 1071), not complemented.
+func foldedSum(words ...uint16) uint16 {
+	var sum uint32
+	for _, w := range words {
+		sum += uint32(w)
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return uint16(sum)
+}

@@ -1,0 +1,108 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultBPFFS is where the BPF file system usually is.
+const DefaultBPFFS = "/sys/fs/bpf"
+
+// pins is the folder of one instance in the BPF file system:
+//
+//	links/INTERFACE      the attachment
+//	maps, progs          symbolic links to those of the generation in use
+//	generations/N/maps/  pinned maps, by name
+//	generations/N/progs/ the pinned program, "native"
+//
+// A generation is pinned as a whole before the attachment is given its program, and the symbolic
+// links follow after that; so whatever step is the last, the attachment's program has its maps.
+type pins struct{ root string }
+
+func pinsOf(bpffs, instance string) pins {
+	return pins{filepath.Join(bpffs, "remora", instance)}
+}
+
+func (p pins) link(iface string) string { return filepath.Join(p.root, "links", iface) }
+
+func (p pins) generation(n int) string {
+	return filepath.Join(p.root, "generations", strconv.Itoa(n))
+}
+
+// generations lists the numbers of the pinned generations.
+func (p pins) generations() ([]int, error) {
+	entries, err := os.ReadDir(filepath.Join(p.root, "generations"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list pinned generations: %v", err)
+	}
+	var numbers []int
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, nil
+}
+
+// use points maps and progs to a generation.
+func (p pins) use(n int) error {
+	for _, sub := range []string{"maps", "progs"} {
+		tmp := filepath.Join(p.root, "new_"+sub)
+		_ = os.Remove(tmp) // of a start that was cut off
+		if err := os.Symlink(filepath.Join("generations", strconv.Itoa(n), sub), tmp); err != nil {
+			return fmt.Errorf("point to generation %d: %v", n, err)
+		}
+		if err := os.Rename(tmp, filepath.Join(p.root, sub)); err != nil {
+			return fmt.Errorf("point to generation %d: %v", n, err)
+		}
+	}
+	return nil
+}
+
+func (p pins) removeGeneration(n int) error {
+	if err := os.RemoveAll(p.generation(n)); err != nil {
+		return fmt.Errorf("remove pins of generation %d: %v", n, err)
+	}
+	return nil
+}
+
+func (p pins) removeAll() error {
+	if err := os.RemoveAll(p.root); err != nil {
+		return fmt.Errorf("remove pins: %v", err)
+	}
+	// The common folder goes with the last instance, unless somebody else made it for us: a
+	// service manager does that for a daemon that could not make it again.
+	common := filepath.Dir(p.root)
+	var st unix.Stat_t
+	if unix.Stat(common, &st) == nil && int(st.Uid) == os.Geteuid() {
+		_ = os.Remove(common) // not empty: other instances
+	}
+	return nil
+}
+
+// checkBPFFS makes sure that dir is a BPF file system, and mounts one there if that is permitted
+// and nothing else is in the way.
+func checkBPFFS(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("look at %s: %v", dir, err)
+	}
+	if fs.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("no BPF file system at %s, and mounting one failed: %v: run `mount -t bpf bpf %s` as root", dir, err, dir)
+	}
+	return nil
+}

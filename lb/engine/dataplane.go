@@ -1,0 +1,47 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"net/netip"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// Capacity is how many entries of each kind the data plane is asked to have room for.
+type Capacity struct {
+	// VIPs4 and VIPs6 count VIPs by family of their address.
+	VIPs4, VIPs6 int
+	// Reals is the greatest real id in use; RingSlots the slots of all rings together.
+	Reals, RingSlots int
+}
+
+// Dataplane is what the engine writes to; lb/dataplane implements it. All verbs are idempotent:
+// they compare with what is there, write the difference, and setting twice is setting once. A
+// failed verb may have written a part of its set; calling it again completes it. They are called
+// from one goroutine.
+type Dataplane interface {
+	// Reserve makes room for c, and keeps everything that is there. It may replace the maps and
+	// the program while packets flow, so it is called before the verbs that need the room. It
+	// never shrinks.
+	Reserve(c Capacity) error
+	// SetReals writes the records of these reals and leaves all others alone.
+	SetReals(reals []lb.Real) error
+	// DeleteReals clears records and counters. No slot may name the ids any more.
+	DeleteReals(ids []lb.RealID) error
+	// SetRing makes the ring have these slots and returns how many were written. A ring of
+	// another length than before is written to a place of its own; the VIPs that name it must be
+	// set again before packets use it.
+	SetRing(id lb.RingID, slots []lb.Slot) (written int, err error)
+	// DeleteRing frees a ring's slots. No VIP may name it any more.
+	DeleteRing(id lb.RingID) error
+	// SetVIPs replaces the whole set of VIPs in one step. Their rings must be there.
+	SetVIPs(vips []lb.VIPEntry) error
+}
+
+// NextHops resolves the link addresses of reals; lb/nexthop implements it.
+type NextHops interface {
+	// Want replaces the whole set of addresses to resolve. It does not block.
+	Want(addrs []netip.Addr)
+}

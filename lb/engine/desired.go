@@ -1,0 +1,193 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// inputs are the whole sets that the sources handed over last.
+type inputs struct {
+	services    []lb.Service
+	servicesSet bool
+	// backends is by source, then by service name.
+	backends map[string]map[string][]lb.Backend
+	hops     map[netip.Addr]lb.NextHop
+	// hopsLeft are next hops that a previous run left. For a time after the start they stand in for
+	// those that are not resolved yet, so that a restart loses no packet.
+	hopsLeft map[netip.Addr]lb.NextHop
+}
+
+// reported tells whether the services and all of these sources are known.
+func (in inputs) reported(sources []string) bool {
+	return in.servicesSet && len(in.silent(sources)) == 0
+}
+
+// silent are the sources that have not reported.
+func (in inputs) silent(sources []string) []string {
+	return slices.DeleteFunc(slices.Clone(sources), func(s string) bool {
+		_, ok := in.backends[s]
+		return ok
+	})
+}
+
+// hop is the next hop towards addr, or one with a problem.
+func (in inputs) hop(addr netip.Addr) lb.NextHop {
+	hop, ok := in.hops[addr]
+	if hop.Resolved() {
+		return hop
+	}
+	if left, isLeft := in.hopsLeft[addr]; isLeft {
+		return left
+	}
+	if !ok {
+		return lb.NextHop{Problem: "not resolved yet"}
+	}
+	return hop
+}
+
+// realKey is what makes a real the same one. All of it is fixed for the life of the real's id: a
+// change of the tunnel makes another real with another id, so that a record never becomes one of
+// another kind under a slot that names it.
+type realKey struct {
+	vip    lb.VIP
+	addr   netip.Addr
+	tunnel lb.Tunnel
+}
+
+func keyOf(r lb.Real) realKey { return realKey{vip: r.VIP, addr: r.Backend.Addr, tunnel: r.Tunnel} }
+
+// desired is what the inputs ask for, before ids: VIPs by address, each with its reals by address.
+type desired struct {
+	vips     []desiredVIP
+	problems []Problem
+}
+
+type desiredVIP struct {
+	vip     lb.VIP
+	service string
+	ring    lb.Ring
+	reals   []desiredReal
+}
+
+type desiredReal struct {
+	key    realKey
+	weight uint32
+	hop    lb.NextHop
+}
+
+// Problem is a contradiction in the inputs, and what was left out because of it. Fields that do not
+// apply are zero. Problems are comparable.
+type Problem struct {
+	Service string
+	VIP     lb.VIP
+	Backend netip.Addr
+	Source  string
+	Text    string
+}
+
+// attrs are the fields for a log line.
+func (p Problem) attrs() []slog.Attr {
+	var a []slog.Attr
+	if p.Service != "" {
+		a = append(a, slog.String("service", p.Service))
+	}
+	if p.VIP.Addr.IsValid() {
+		a = append(a, slog.String("vip", p.VIP.String()))
+	}
+	if p.Backend.IsValid() {
+		a = append(a, slog.String("real", p.Backend.String()))
+	}
+	if p.Source != "" {
+		a = append(a, slog.String("source", p.Source))
+	}
+	return a
+}
+
+// fold turns the inputs into the desired value. Its result depends on no order among the inputs'
+// elements but that of services with one name.
+func fold(in inputs) desired {
+	var d desired
+	services := slices.Clone(in.services)
+	slices.SortStableFunc(services, func(a, b lb.Service) int { return cmp.Compare(a.Name, b.Name) })
+	owner := make(map[lb.VIP]string)
+	for i, s := range services {
+		if i > 0 && services[i-1].Name == s.Name {
+			d.problem(Problem{Service: s.Name, Text: "service is there twice: the second is left out"})
+			continue
+		}
+		backends := d.union(s.Name, in.backends)
+		for _, v := range s.VIPs {
+			if other, taken := owner[v.VIP]; taken {
+				d.problem(Problem{Service: s.Name, VIP: v.VIP, Text: fmt.Sprintf("VIP is that of service %q already: left out", other)})
+				continue
+			}
+			owner[v.VIP] = s.Name
+			d.addVIP(s.Name, v, backends, in)
+		}
+	}
+	slices.SortFunc(d.vips, func(a, b desiredVIP) int { return a.vip.Compare(b.vip) })
+	return d
+}
+
+// union is a service's backends over all sources, sorted by address, each address once.
+func (d *desired) union(service string, sources map[string]map[string][]lb.Backend) []lb.Backend {
+	type found struct {
+		lb.Backend
+		source string
+	}
+	var all []found
+	for _, source := range slices.Sorted(maps.Keys(sources)) {
+		for _, b := range sources[source][service] {
+			if !b.Addr.IsValid() || b.Addr.Is4In6() || b.Addr.Zone() != "" {
+				d.problem(Problem{Service: service, Backend: b.Addr, Source: source,
+					Text: "backend left out: its address is not a plain IPv4 or IPv6 address"})
+				continue
+			}
+			all = append(all, found{b, source})
+		}
+	}
+	slices.SortFunc(all, func(a, b found) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.source, b.source), cmp.Compare(b.Weight, a.Weight))
+	})
+	var list []lb.Backend
+	for i, b := range all {
+		if i > 0 && all[i-1].Addr == b.Addr {
+			winner := all[i-1].source
+			all[i].source = winner // the next one with this address lost to the same source
+			d.problem(Problem{Service: service, Backend: b.Addr, Source: b.source,
+				Text: fmt.Sprintf("backend is there twice: that of source %q counts", winner)})
+			continue
+		}
+		list = append(list, b.Backend)
+	}
+	return list
+}
+
+// addVIP adds a VIP with a real for each backend that its tunnel can reach.
+func (d *desired) addVIP(service string, v lb.ServiceVIP, backends []lb.Backend, in inputs) {
+	dv := desiredVIP{vip: v.VIP, service: service, ring: v.Ring}
+	for _, b := range backends {
+		tunnel, err := v.Tunnel.Tunnel(v.Encap, b.Addr)
+		if err != nil {
+			d.problem(Problem{Service: service, VIP: v.VIP, Backend: b.Addr, Text: fmt.Sprintf("backend left out: %v", err)})
+			continue
+		}
+		dv.reals = append(dv.reals, desiredReal{
+			key:    realKey{vip: v.VIP, addr: b.Addr, tunnel: tunnel},
+			weight: b.Weight,
+			hop:    in.hop(b.Addr),
+		})
+	}
+	d.vips = append(d.vips, dv)
+}
+
+func (d *desired) problem(p Problem) { d.problems = append(d.problems, p) }

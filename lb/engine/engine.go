@@ -1,0 +1,327 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package engine keeps a data plane equal to what the configuration and the sources of backends
+// want. Its inputs are whole sets; a pure fold makes the desired value of them, a pure diff the
+// steps from what is realised to it, and one goroutine applies the steps in an order in which a
+// packet never meets an id that is not there.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// Engine is the only writer of a data plane. The Set methods and Status may be called from any
+// goroutine and do not block; Run and Sync are one goroutine's. There is nothing to close.
+type Engine struct {
+	cfg  Config
+	log  *slog.Logger
+	dp   Dataplane
+	hops NextHops
+
+	changed chan struct{} // room for one: says that in is newer than the last pass
+	status  atomic.Pointer[Status]
+
+	mu sync.Mutex // guards in
+	in inputs
+
+	// What follows belongs to the goroutine of Run or Sync.
+	have      realised
+	ids       *ids
+	built     map[lb.RingID]*ring // of the last plan, so that an unchanged ring is not built again
+	adopted   *state              // nil once settled
+	hopsLeft  map[netip.Addr]lb.NextHop
+	deadline  time.Time // of the wait for sources; zero before the start
+	repairDue bool
+	retry     backoff
+	wanted    []netip.Addr // the last set given to hops
+	problems  []Problem
+	gen       uint64
+	lastApply time.Time
+	lastError string
+}
+
+// New checks cfg and takes over what cfg.Adopted describes. It writes nothing and starts nothing.
+func New(cfg Config, dp Dataplane, hops NextHops) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("check engine configuration: %v", err)
+	}
+	e := &Engine{
+		cfg:     cfg,
+		log:     cfg.Log,
+		dp:      dp,
+		hops:    hops,
+		changed: make(chan struct{}, 1),
+		in:      inputs{backends: make(map[string]map[string][]lb.Backend)},
+		have:    newRealised(),
+		ids:     newIDs(cfg.Quarantine),
+		retry:   backoff{min: cfg.Retry.Min, max: cfg.Retry.Max},
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	e.adopt(cfg.Adopted)
+	e.publish()
+	return e, nil
+}
+
+// adopt makes what a previous run left the realised state, and keeps its ids.
+func (e *Engine) adopt(a Adopted) {
+	if len(a.Reals) == 0 && len(a.VIPs) == 0 {
+		return
+	}
+	s := newState()
+	e.hopsLeft = make(map[netip.Addr]lb.NextHop)
+	for _, r := range a.Reals {
+		s.reals[r.ID] = r
+		if r.NextHop.Resolved() {
+			e.hopsLeft[r.Tunnel.Destination] = r.NextHop
+		}
+	}
+	for _, v := range a.VIPs {
+		s.vips[v.VIP] = v
+		s.rings[v.RingID] = &ring{vip: v.VIP, spec: v.Ring}
+	}
+	e.adopted = &s
+	e.have.state = s.clone()
+	e.ids.adopt(s, time.Now())
+}
+
+// SetServices replaces the whole set of services. The set is copied.
+func (e *Engine) SetServices(services []lb.Service) {
+	services = slices.Clone(services)
+	for i := range services {
+		services[i].VIPs = slices.Clone(services[i].VIPs)
+	}
+	e.set(func(in *inputs) { in.services, in.servicesSet = services, true })
+}
+
+// SetBackends replaces the whole set of backends, by service name, of one source. A service has the
+// backends of all sources; of two with one address, the one whose source's name is first counts.
+// The set is copied.
+func (e *Engine) SetBackends(source string, backends map[string][]lb.Backend) {
+	whole := make(map[string][]lb.Backend, len(backends))
+	for service, list := range backends {
+		whole[service] = slices.Clone(list)
+	}
+	e.set(func(in *inputs) { in.backends[source] = whole })
+}
+
+// SetNextHops replaces the whole set of resolved addresses. The set is copied.
+func (e *Engine) SetNextHops(hops map[netip.Addr]lb.NextHop) {
+	hops = maps.Clone(hops)
+	e.set(func(in *inputs) { in.hops = hops })
+}
+
+// set changes the inputs and says so to Run.
+func (e *Engine) set(change func(*inputs)) {
+	e.mu.Lock()
+	change(&e.in)
+	e.mu.Unlock()
+	select {
+	case e.changed <- struct{}{}:
+	default: // already said, and not yet looked at
+	}
+}
+
+// snapshot is the inputs as they are now. What they point to is never written to again.
+func (e *Engine) snapshot() inputs {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	in := e.in
+	in.backends = maps.Clone(in.backends)
+	return in
+}
+
+// Run applies every change of the inputs, retries what failed and repairs, until ctx ends. It then
+// leaves the data plane as it is, after the step that is being done, and returns nil. It must not
+// be used together with Sync.
+func (e *Engine) Run(ctx context.Context) error {
+	e.start()
+	next := time.NewTimer(0) // the first pass, and later the retries
+	defer next.Stop()
+	var settle, repair <-chan time.Time
+	if e.waiting() {
+		t := time.NewTimer(time.Until(e.deadline))
+		defer t.Stop()
+		settle = t.C
+	}
+	if e.cfg.RepairInterval > 0 {
+		t := time.NewTicker(e.cfg.RepairInterval)
+		defer t.Stop()
+		repair = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.changed:
+		case <-next.C:
+		case <-settle:
+		case <-repair:
+			e.repairDue = true
+		}
+		if ctx.Err() != nil { // of several cases that are ready, any may have been taken
+			return nil
+		}
+		next.Stop()
+		if err := e.pass(ctx); err != nil && ctx.Err() == nil {
+			delay := e.retry.next()
+			e.log.Error("data plane is not as wanted", "error", err, "retry_in", delay)
+			next.Reset(delay)
+		}
+	}
+}
+
+// Sync makes the data plane equal to the inputs, once. It waits for the named sources as Run does,
+// and returns the last error after the configured number of failures in a row, or when ctx ends.
+// It may be called again, but not while Run or another Sync runs.
+func (e *Engine) Sync(ctx context.Context) error {
+	e.start()
+	for {
+		err := e.pass(ctx)
+		if err == nil && e.adopted == nil {
+			return nil
+		}
+		wait := time.Until(e.deadline)
+		if err != nil {
+			if e.retry.failures+1 >= e.cfg.Retry.Attempts {
+				e.retry.reset()
+				return err
+			}
+			wait = e.retry.next()
+		}
+		if stopped := e.await(ctx, wait, err == nil); stopped != nil {
+			return errors.Join(stopped, err)
+		}
+	}
+}
+
+// await returns after d, on a change of the inputs if that is asked for, or with an error when ctx
+// ends.
+func (e *Engine) await(ctx context.Context, d time.Duration, change bool) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	var changed <-chan struct{}
+	if change {
+		changed = e.changed
+	}
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("sync data plane: %v", context.Cause(ctx))
+	case <-changed:
+	case <-t.C:
+	}
+	return nil
+}
+
+// start begins the wait for sources, the first time that it is called.
+func (e *Engine) start() {
+	if e.deadline.IsZero() {
+		e.deadline = time.Now().Add(e.cfg.Settle)
+	}
+}
+
+// waiting tells that the deadline still has a meaning.
+func (e *Engine) waiting() bool { return e.adopted != nil || e.hopsLeft != nil }
+
+// settle ends the wait for sources when all have reported or the time has passed. From then on
+// everything that was adopted is written again or removed.
+func (e *Engine) settle(in inputs, now time.Time) {
+	late := !now.Before(e.deadline)
+	if late {
+		e.hopsLeft = nil
+	}
+	if e.adopted == nil || !late && !in.reported(e.cfg.Sources) {
+		return
+	}
+	e.log.Info("adopted state settled", "reals", len(e.adopted.reals), "vips", len(e.adopted.vips),
+		"silent_sources", in.silent(e.cfg.Sources))
+	e.adopted = nil
+	e.have.doubtAll()
+}
+
+// pass does everything once: fold, plan, diff, apply, publish.
+func (e *Engine) pass(ctx context.Context) error {
+	now := time.Now()
+	in := e.snapshot()
+	e.settle(in, now)
+	in.hopsLeft = e.hopsLeft
+
+	want := e.plan(in, now)
+	e.resolve(want)
+	steps := diff(&e.have, want, e.repairDue)
+	err := e.apply(ctx, steps)
+	e.ids.release(e.have.state, want, time.Now())
+	e.finish(steps, err)
+	return err
+}
+
+// plan folds the inputs and gives everything its id.
+func (e *Engine) plan(in inputs, now time.Time) state {
+	d := fold(in)
+	e.ids.expire(now)
+	p := planner{in: in, ids: e.ids, built: e.built, want: newState(), problems: d.problems}
+	p.hold(e.adopted)
+	for _, v := range d.vips {
+		if e.adopted == nil || !e.adopted.has(v.vip) {
+			p.place(v)
+		}
+	}
+	e.built = p.want.rings
+	e.setProblems(p.problems)
+	return p.want
+}
+
+// resolve tells the resolver what it is to resolve, if that changed.
+func (e *Engine) resolve(want state) {
+	addrs := want.destinations()
+	if e.wanted != nil && slices.Equal(addrs, e.wanted) {
+		return
+	}
+	e.wanted = addrs
+	e.hops.Want(slices.Clone(addrs))
+}
+
+// setProblems remembers the problems of the inputs and logs those that are new.
+func (e *Engine) setProblems(problems []Problem) {
+	known := make(map[Problem]bool, len(e.problems))
+	for _, p := range e.problems {
+		known[p] = true
+	}
+	for _, p := range problems {
+		if !known[p] {
+			e.log.LogAttrs(context.Background(), slog.LevelWarn, p.Text, p.attrs()...)
+		}
+	}
+	e.problems = problems
+}
+
+// finish records how a pass ended.
+func (e *Engine) finish(steps []step, err error) {
+	if err != nil {
+		e.lastError = err.Error()
+		e.publish()
+		return
+	}
+	e.retry.reset()
+	e.lastError, e.lastApply = "", time.Now()
+	if n := changes(steps); n > 0 {
+		e.gen++
+		e.log.Info("data plane changed", "generation", e.gen, "steps", n,
+			"vips", len(e.have.vips), "reals", len(e.have.reals))
+	}
+	e.repairDue = false
+	e.publish()
+}

@@ -1,0 +1,115 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/maglev"
+)
+
+// state is what a data plane has, or is to have.
+type state struct {
+	vips  map[lb.VIP]lb.VIPEntry
+	rings map[lb.RingID]*ring
+	reals map[lb.RealID]lb.Real
+}
+
+func newState() state {
+	return state{
+		vips:  make(map[lb.VIP]lb.VIPEntry),
+		rings: make(map[lb.RingID]*ring),
+		reals: make(map[lb.RealID]lb.Real),
+	}
+}
+
+func (s state) clone() state {
+	return state{vips: maps.Clone(s.vips), rings: maps.Clone(s.rings), reals: maps.Clone(s.reals)}
+}
+
+func (s state) has(v lb.VIP) bool {
+	_, ok := s.vips[v]
+	return ok
+}
+
+// destinations are the addresses that packets are encapsulated to, sorted, each once.
+func (s state) destinations() []netip.Addr {
+	addrs := make([]netip.Addr, 0, len(s.reals))
+	for _, r := range s.reals {
+		addrs = append(addrs, r.Tunnel.Destination)
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
+}
+
+func sortedReals(reals map[lb.RealID]lb.Real) []lb.Real {
+	return slices.SortedFunc(maps.Values(reals), func(a, b lb.Real) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+func sortedVIPs(vips map[lb.VIP]lb.VIPEntry) []lb.VIPEntry {
+	return slices.SortedFunc(maps.Values(vips), func(a, b lb.VIPEntry) int { return a.VIP.Compare(b.VIP) })
+}
+
+// ring is what one VIP's ring holds. It does not change once it is made, so states share it.
+type ring struct {
+	vip     lb.VIP
+	spec    lb.Ring
+	members []maglev.Member
+	// slots follow from spec and members; nil in a ring that a previous run left, whose slots are
+	// not known.
+	slots []lb.Slot
+	// shares counts the slots of each real.
+	shares map[lb.RealID]int
+}
+
+func newRing(vip lb.VIP, spec lb.Ring, members []maglev.Member) (*ring, error) {
+	slots, err := maglev.Build(spec, members)
+	if err != nil {
+		return nil, err
+	}
+	r := &ring{vip: vip, spec: spec, members: members, slots: slots, shares: make(map[lb.RealID]int)}
+	for _, s := range slots {
+		r.shares[s.Cur()]++
+	}
+	return r, nil
+}
+
+// holds tells whether the ring is known to be the one of spec and members.
+func (r *ring) holds(spec lb.Ring, members []maglev.Member) bool {
+	return r != nil && r.slots != nil && r.spec == spec && slices.Equal(r.members, members)
+}
+
+// realised is the state that the data plane has, and which parts of it are in doubt: a verb about
+// them failed or was not done, so that they may be as before, as they were to be, or in between.
+// State in doubt is what the verb was to make of it.
+type realised struct {
+	state
+	reserved   Capacity
+	doubtReals map[lb.RealID]bool
+	doubtRings map[lb.RingID]bool
+	doubtVIPs  bool
+}
+
+func newRealised() realised {
+	return realised{
+		state:      newState(),
+		doubtReals: make(map[lb.RealID]bool),
+		doubtRings: make(map[lb.RingID]bool),
+	}
+}
+
+// doubtAll makes the next diff write everything.
+func (h *realised) doubtAll() {
+	for id := range h.reals {
+		h.doubtReals[id] = true
+	}
+	for id := range h.rings {
+		h.doubtRings[id] = true
+	}
+	h.doubtVIPs = true
+}

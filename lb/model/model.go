@@ -1,0 +1,84 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package model is the packet path as a pure Go function: a frame and the tables in; verdict,
+// reason and frame out. It is docs/packet-path.md read literally, clear rather than fast, and the
+// oracle that the compiled program is compared with. There is a file for each step.
+//
+// One reason is never given: no_room depends on how much space the driver left in front of the
+// frame, which no frame tells. A frame that the model forwards may end as no_room on a device.
+package model
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// Ring is the slots of one VIP's ring. Only the current real of a slot counts.
+type Ring []lb.Slot
+
+// Tables is what the packet program reads. Process changes nothing in it, so several goroutines
+// may call Process at once, as long as nobody changes the tables meanwhile and Trace allows it.
+type Tables struct {
+	// VIPs holds each VIP's ring. A ring without slots counts as one whose slots are all empty.
+	VIPs map[lb.VIP]Ring
+	// Reals holds the records by id. Tunnels have a destination and a source of one family, as
+	// lb.TunnelSources.Tunnel makes them.
+	Reals map[lb.RealID]lb.Real
+	// Trace, if not nil, is told what each step found, in order. The last step is "end".
+	Trace func(step, text string)
+}
+
+// Result is what became of one frame.
+type Result struct {
+	// Verdict is always Reason's.
+	Verdict lb.Verdict
+	Reason  lb.Reason
+	// Real is what the slot names; 0 if the slot is empty or the packet ended before the ring.
+	// Only a forwarded packet is counted for it.
+	Real lb.RealID
+	// Bytes is the length counted for the real: that of the inner IP packet. 0 unless forwarded.
+	Bytes int
+	// Frame is a copy of the frame, as it was or as it is sent.
+	Frame []byte
+}
+
+// undecided is what a step returns when the packet goes on to the next step.
+const undecided = lb.ReasonLen
+
+// Process runs a frame, from the first byte of its Ethernet header, through the packet path. It
+// never fails: any frame of any length has a result.
+func (t *Tables) Process(frame []byte) Result {
+	p := &packet{frame: bytes.Clone(frame)}
+	reason := t.steps(p)
+	t.note("end", "%s: %s", reason, reason.Verdict())
+	res := Result{Verdict: reason.Verdict(), Reason: reason, Real: p.realID, Frame: p.frame}
+	if reason == lb.ReasonForwarded {
+		res.Bytes = len(p.ip)
+	}
+	return res
+}
+
+// steps is the packet path: each step ends it with a reason or leaves it undecided.
+func (t *Tables) steps(p *packet) lb.Reason {
+	for _, step := range []func(*packet) lb.Reason{
+		t.parse,
+		t.answerEcho,
+		t.findVIP,
+		t.chooseReal,
+		t.checkReal,
+	} {
+		if reason := step(p); reason != undecided {
+			return reason
+		}
+	}
+	return t.encapsulate(p)
+}
+
+func (t *Tables) note(step, format string, args ...any) {
+	if t.Trace != nil {
+		t.Trace(step, fmt.Sprintf(format, args...))
+	}
+}

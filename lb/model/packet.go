@@ -1,0 +1,58 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// packet is one frame on its way through the steps. The slices all share the frame's memory.
+type packet struct {
+	frame []byte
+
+	// Set by parse.
+
+	// ethernet is the Ethernet header with its VLAN tags; its last two bytes are the EtherType
+	// that says what follows.
+	ethernet []byte
+	// ip is the IP packet by its own length, without the trailer behind it.
+	ip []byte
+	// ipHeader is the fixed header and IPv4 options, without IPv6 extension headers.
+	ipHeader []byte
+	// payload is what lies behind the IP header, its options and the extension headers.
+	payload  []byte
+	protocol uint8
+	// extended tells that there are IPv4 options or IPv6 extension headers.
+	extended bool
+	src, dst netip.Addr
+	// sport and dport are set for TCP and UDP; findVIP sets hashPort.
+	sport, dport uint16
+
+	// Set by the step named in the comment.
+
+	hashPort uint16    // findVIP: the destination port as the hash takes it
+	ring     Ring      // findVIP
+	realID   lb.RealID // chooseReal
+	real     lb.Real   // checkReal
+}
+
+func (p *packet) isIPv6() bool { return p.dst.Is6() }
+
+// isICMP tells whether the payload is the ICMP of the packet's own family.
+func (p *packet) isICMP() bool {
+	if p.isIPv6() {
+		return p.protocol == protocolICMPv6
+	}
+	return p.protocol == protocolICMP
+}
+
+// trafficClass is the TOS byte of IPv4, the traffic class of IPv6; whole, with ECN.
+func (p *packet) trafficClass() byte {
+	if p.isIPv6() {
+		return p.ip[0]<<4 | p.ip[1]>>4
+	}
+	return p.ip[1]
+}

@@ -1,0 +1,269 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/remora-lb/remora/test/rig"
+)
+
+// waitTimeout is how long a test waits for anything.
+const waitTimeout = 20 * time.Second
+
+// largeBytes is the size of the servers' large file.
+const largeBytes = 5_000_000
+
+func vip4() netip.Addr { return netip.MustParseAddr("192.0.2.10") }
+func vip6() netip.Addr { return netip.MustParseAddr("2001:db8:ff::10") }
+
+// bed is a lab with the program under test.
+type bed struct {
+	*rig.Lab
+	remora rig.Remora
+	// config is the path of the balancer's configuration.
+	config string
+	daemon *rig.Process
+	webs   map[*rig.Node]*rig.Web
+}
+
+// require skips a test where it cannot run, or fails it where everything was promised.
+func require(t *testing.T) {
+	t.Helper()
+	lacks := ""
+	if os.Geteuid() != 0 {
+		lacks = "root"
+	}
+	for _, tool := range []string{"nginx", "curl"} {
+		if _, err := exec.LookPath(tool); err != nil && lacks == "" {
+			lacks = tool
+		}
+	}
+	switch {
+	case lacks == "":
+	case os.Getenv("REMORA_REQUIRE_ROOT") == "1":
+		t.Fatalf("this needs %s, and REMORA_REQUIRE_ROOT=1", lacks)
+	default:
+		t.Skipf("this needs %s", lacks)
+	}
+}
+
+// newBed builds a lab for the default VIPs in which nothing runs yet.
+func newBed(t *testing.T, cfg rig.Config) *bed {
+	t.Helper()
+	require(t)
+	cfg.VIPs = []netip.Addr{vip4(), vip6()}
+	lab, err := rig.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{
+		Lab:    lab,
+		remora: newRemora(lab, lab.Balancers[0]),
+		config: filepath.Join(lab.Dir, "remora.yaml"),
+		webs:   make(map[*rig.Node]*rig.Web),
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Errorf("close lab: %v", err)
+		}
+		if t.Failed() && b.daemon != nil {
+			t.Logf("the balancer wrote:\n%s", b.daemon.Output())
+		}
+	})
+	return b
+}
+
+// newRemora is the program as an instance for one balancer, which goes with the lab.
+func newRemora(lab *rig.Lab, lb *rig.Node) rig.Remora {
+	r := rig.Remora{Binary: os.Getenv(binaryVariable), Instance: "e2e-" + lb.Namespace}
+	lab.OnClose(r.RemovePins)
+	return r
+}
+
+// within is a context for a wait.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// waitFor waits for a condition and fails the test if it does not come.
+func waitFor(t *testing.T, what string, reached func() error) {
+	t.Helper()
+	if err := rig.WaitFor(within(t), what, reached); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startServers starts nginx and remora decap on all servers; decap accepts packets to the address
+// of each server that pick chooses.
+func (b *bed) startServers(t *testing.T, pick func(*rig.Node) netip.Addr) {
+	t.Helper()
+	for _, n := range b.Servers {
+		web, err := n.StartNginx(within(t), largeBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.webs[n] = web
+		b.startDecap(t, n, pick(n))
+	}
+}
+
+func (b *bed) startDecap(t *testing.T, n *rig.Node, addr netip.Addr) {
+	t.Helper()
+	if _, err := b.remora.StartDecap(within(t), n, []netip.Addr{addr}, []netip.Addr{vip4(), vip6()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ipv4(n *rig.Node) netip.Addr { return n.IPv4 }
+func ipv6(n *rig.Node) netip.Addr { return n.IPv6 }
+
+// write writes the balancer's configuration: a service with both VIPs and these servers.
+func (b *bed) write(t *testing.T, servers []*rig.Node, pick func(*rig.Node) netip.Addr, more string) {
+	t.Helper()
+	var text strings.Builder
+	fmt.Fprintf(&text, "interface: %s\n%s", rig.BalancerInterface, more)
+	fmt.Fprintf(&text, "services:\n  - name: web\n    vips:\n")
+	for _, vip := range []netip.Addr{vip4(), vip6()} {
+		fmt.Fprintf(&text, "      - %q\n", netip.AddrPortFrom(vip, 80).String()+"/tcp")
+	}
+	fmt.Fprintf(&text, "    backends:\n")
+	for _, s := range servers {
+		fmt.Fprintf(&text, "      - %q\n", pick(s).String())
+	}
+	b.writeText(t, text.String())
+}
+
+func (b *bed) writeText(t *testing.T, text string) {
+	t.Helper()
+	if err := os.WriteFile(b.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startDaemon starts the balancer and waits until it forwards.
+func (b *bed) startDaemon(t *testing.T) {
+	t.Helper()
+	command := b.remora.Run(b.config)
+	p, err := b.Balancers[0].Start(command[0], command[1:]...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.daemon = p
+	b.awaitReals(t, "a running balancer", func(map[string]bool) bool { return true })
+}
+
+// start starts the servers and a balancer for all of them, with IPv4 in the outer headers.
+func (b *bed) start(t *testing.T) {
+	t.Helper()
+	b.startServers(t, ipv4)
+	b.write(t, b.Servers, ipv4, "")
+	b.startDaemon(t)
+}
+
+// reload has the daemon read its configuration again and waits until it names these servers and
+// no others.
+func (b *bed) reload(t *testing.T, servers []*rig.Node) {
+	t.Helper()
+	if err := b.daemon.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitReals(t, "reload", func(reals map[string]bool) bool {
+		for _, s := range servers {
+			if !reals[s.IPv4.String()] {
+				return false
+			}
+		}
+		return len(reals) == len(servers)
+	})
+}
+
+// awaitReals waits until the daemon is the writer and the addresses of the reals in its status
+// are as wanted, all with a next hop.
+func (b *bed) awaitReals(t *testing.T, what string, wanted func(map[string]bool) bool) {
+	t.Helper()
+	waitFor(t, what, func() error {
+		if err := b.daemon.Running(); err != nil {
+			return err
+		}
+		s, err := b.status(t.Context())
+		if err != nil {
+			return err
+		}
+		if s.DaemonPID != b.daemon.Pid() {
+			return fmt.Errorf("the status names process %d, not %d", s.DaemonPID, b.daemon.Pid())
+		}
+		reals := make(map[string]bool)
+		for _, v := range s.VIPs {
+			for _, r := range v.Reals {
+				if r.State != "ok" {
+					return fmt.Errorf("real %s is %q", r.Address, r.State)
+				}
+				reals[r.Address] = true
+			}
+		}
+		if len(s.VIPs) == 0 || !wanted(reals) {
+			return fmt.Errorf("the status names the reals %v", reals)
+		}
+		return nil
+	})
+}
+
+// status is what the tests need of remora status -o json.
+type status struct {
+	DaemonPID int    `json:"daemon_pid"`
+	Mode      string `json:"mode"`
+	VIPs      []struct {
+		VIP     string `json:"vip"`
+		Packets uint64 `json:"packets"`
+		Reals   []struct {
+			Address string `json:"address"`
+			State   string `json:"state"`
+			Packets uint64 `json:"packets"`
+		} `json:"reals"`
+	} `json:"vips"`
+	Reasons map[string]uint64 `json:"reasons"`
+}
+
+func (b *bed) status(ctx context.Context) (status, error) {
+	var s status
+	command := b.remora.Status("-o", "json", "--interval", "0s")
+	out, err := b.Balancers[0].Run(ctx, command[0], command[1:]...)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		return s, fmt.Errorf("read status: %v", err)
+	}
+	return s, nil
+}
+
+// logged waits until the daemon has written something that contains text after the first skip
+// bytes.
+func (b *bed) logged(t *testing.T, skip int, text string) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("%q in the log", text), func() error {
+		if err := b.daemon.Running(); err != nil {
+			return err
+		}
+		if !strings.Contains(b.daemon.Output()[skip:], text) {
+			return errors.New("not there")
+		}
+		return nil
+	})
+}

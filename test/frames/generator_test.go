@@ -1,0 +1,136 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package frames
+
+import (
+	"bytes"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/model"
+)
+
+func generator(tb testing.TB, tables *model.Tables, seed uint64) *Generator {
+	tb.Helper()
+	tb.Logf("frames of seed %d", seed)
+	return NewGenerator(rand.New(rand.NewPCG(seed, 0)), Targets(tables)...)
+}
+
+func TestGeneratorRepeats(t *testing.T) {
+	tables := Tables(1)
+	a, b, other := generator(t, tables, 7), generator(t, tables, 7), generator(t, tables, 8)
+	differ := 0
+	for n := range 2000 {
+		x, y := a.Next(), b.Next()
+		if x.Kind != y.Kind || !bytes.Equal(x.Bytes, y.Bytes) {
+			t.Fatalf("frame %d: %s and %s differ for the same seed", n, x.Kind, y.Kind)
+		}
+		if !bytes.Equal(x.Bytes, other.Next().Bytes) {
+			differ++
+		}
+	}
+	if differ < 1900 {
+		t.Errorf("only %d of 2000 frames differ for another seed", differ)
+	}
+}
+
+func TestTablesRepeat(t *testing.T) {
+	a, b := Tables(3), Tables(3)
+	if !maps.EqualFunc(a.VIPs, b.VIPs, slices.Equal) || !maps.Equal(a.Reals, b.Reals) {
+		t.Error("two table sets of one seed differ")
+	}
+}
+
+func TestEveryKindWithinLengths(t *testing.T) {
+	g := generator(t, Tables(1), 2)
+	seen := map[string]int{}
+	shortest, longest := MaxLen, 0
+	for range 20000 {
+		f := g.Next()
+		seen[f.Kind]++
+		shortest, longest = min(shortest, len(f.Bytes)), max(longest, len(f.Bytes))
+	}
+	for _, k := range kinds() {
+		if seen[k.name] < 100 {
+			t.Errorf("%d frames of kind %q", seen[k.name], k.name)
+		}
+	}
+	if shortest != HeaderLen || longest > MaxLen || longest < 3000 {
+		t.Errorf("frames from %d to %d bytes", shortest, longest)
+	}
+}
+
+func TestEveryReasonOccurs(t *testing.T) {
+	const frames, least = 50_000, 100
+	for _, seed := range []uint64{1, 2} {
+		tables := Tables(seed)
+		t.Logf("tables of seed %d", seed)
+		g := generator(t, tables, seed)
+		var reasons [lb.ReasonLen]int
+		forwarded := map[lb.VIP]int{}
+		for range frames {
+			res := tables.Process(g.Next().Bytes)
+			reasons[res.Reason]++
+			if res.Reason == lb.ReasonForwarded {
+				forwarded[tables.Reals[res.Real].VIP]++
+			}
+		}
+		for reason, n := range reasons {
+			r := lb.Reason(reason)
+			t.Logf("seed %d: %6d %s", seed, n, r)
+			if r == lb.ReasonNoRoom && n != 0 {
+				t.Errorf("the model gave %s", r)
+			} else if r != lb.ReasonNoRoom && n < least {
+				t.Errorf("seed %d: only %d of %d frames end as %s", seed, n, frames, r)
+			}
+		}
+		// All VIPs forward but those that never can: per family an empty ring, unknown reals and an MTU of 0.
+		if want := len(tables.VIPs) - 6; len(forwarded) < want {
+			t.Errorf("seed %d: only %d VIPs forward, want %d", seed, len(forwarded), want)
+		}
+	}
+}
+
+// TestTablesAreVaried counts what the tables promise, among the reals that records exist of.
+func TestTablesAreVaried(t *testing.T) {
+	type variety struct {
+		v6, realV6 bool
+		encap      lb.Encap
+		checksum   bool
+		size       int
+		anyPort    bool
+	}
+	tables := Tables(1)
+	seen := map[variety]bool{}
+	for id, real := range tables.Reals {
+		if real.ID != id || real.Backend.Addr != real.Tunnel.Destination {
+			t.Errorf("real %d contradicts itself: %+v", id, real)
+		}
+		ring, ok := tables.VIPs[real.VIP]
+		if !ok {
+			t.Errorf("real %d belongs to %s, which is not there", id, real.VIP)
+		}
+		seen[variety{
+			real.VIP.Addr.Is6(), real.Tunnel.Destination.Is6(), real.Tunnel.Encap, real.Tunnel.Checksum,
+			len(ring), real.VIP.Port == 0,
+		}] = true
+	}
+	if want := 2 * 2 * 3 * 2 * 2; len(seen) < want {
+		t.Errorf("%d combinations, want %d", len(seen), want)
+	}
+	unstable := 0
+	for _, ring := range tables.VIPs {
+		for _, slot := range ring {
+			if !slot.Stable() {
+				unstable++
+			}
+		}
+	}
+	if unstable == 0 {
+		t.Error("no slot is unstable")
+	}
+}
