@@ -146,7 +146,8 @@ struct real_info {
 	__u8 checksum;
 	__u16 gue_port;
 	__u8 in_use;
-	__u8 reserved[3];
+	__u8 mac_stale; /* the kernel could not confirm the next hop's MAC lately */
+	__u8 reserved[2];
 };
 _Static_assert(sizeof(struct real_info) == 64, "no hidden padding");
 

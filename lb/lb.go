@@ -133,6 +133,8 @@ type NextHop struct {
 	MAC [6]byte
 	// MTU is the longest outer IP packet that the link takes, in bytes.
 	MTU int
+	// Stale tells that the kernel could not confirm the MAC lately; frames still go to it.
+	Stale bool
 	// Problem says why no frame can be sent, for people; empty if one can.
 	Problem string
 }

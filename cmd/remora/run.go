@@ -98,6 +98,10 @@ func run(ctx context.Context, f runFlags, log *slog.Logger) (err error) {
 	if err := checkPrivileges(); err != nil {
 		return err
 	}
+	// From here on a signal is a reload, also one that comes while the start is under way.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	b, err := newBalancer(f.instanceFlags, c, log)
 	if err != nil {
 		return err
@@ -109,9 +113,6 @@ func run(ctx context.Context, f runFlags, log *slog.Logger) (err error) {
 	if f.once {
 		return nil
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	return b.run(ctx, func() (*config.Config, error) { return config.Load(f.file) }, hup)
 }
 
@@ -123,6 +124,6 @@ func checkPrivileges() error {
 	return p.Check()
 }
 
-// resolveTime is how long a start waits for the link addresses of servers before it attaches
-// without those that do not answer.
-const resolveTime = 3 * time.Second
+// resolveTime is how long a start or a reload waits for the link addresses of servers, before it
+// goes on without those that do not answer.
+const resolveTime = 2 * time.Second

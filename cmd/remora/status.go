@@ -33,7 +33,8 @@ func newStatusCommand() *cobra.Command {
 It is read from the pinned maps, so it works whether or not the daemon runs. Rates are measured over
 the interval. Bytes are those of the clients' IP packets, without the outer headers. A real's state is
 "ok", "no next hop" (its link address is not known: packets to it are dropped as
-nexthop_unknown), or "no weight" (it gets no new flows).`,
+nexthop_unknown), "stale next hop" (the kernel could not confirm the link address lately; packets
+still go to it), or "no weight" (it gets no new flows).`,
 		Example: `  remora status
   remora status --interval 5s
   remora status -o json | jq '.reasons'`,
@@ -174,6 +175,8 @@ func newRealStatus(r dataplane.RealState, earlier dataplane.Counter, elapsed tim
 	switch {
 	case !r.NextHop.Resolved():
 		rs.State = "no next hop"
+	case r.NextHop.Stale:
+		rs.State = "stale next hop"
 	case r.Backend.Weight == 0:
 		rs.State = "no weight"
 	}

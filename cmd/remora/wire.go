@@ -44,7 +44,7 @@ func newBalancer(f instanceFlags, c *config.Config, log *slog.Logger) (_ *balanc
 	if _, err := attach.Interface(c.Interface); err != nil {
 		return nil, err
 	}
-	b := &balancer{cfg: c, log: log, static: static.New(c.Backends)}
+	b := &balancer{cfg: c, log: log, static: static.New(fileSet(c))}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -79,21 +79,34 @@ func newBalancer(f instanceFlags, c *config.Config, log *slog.Logger) (_ *balanc
 
 // start fills the data plane once and attaches it.
 func (b *balancer) start(ctx context.Context) error {
-	resolveCtx, cancel := context.WithTimeout(ctx, resolveTime)
-	hops := b.hops.Resolve(resolveCtx, backendAddrs(b.cfg.Backends))
-	cancel()
+	hops := b.resolve(ctx, b.cfg)
+	b.engine.SetNextHops(hops)
+	b.handOver(fileSet(b.cfg))
+	if err := b.engine.Sync(ctx); err != nil {
+		return fmt.Errorf("fill data plane: %w", err)
+	}
+	return b.dp.Attach()
+}
+
+// resolve asks for the next hops of all backends, for a limited time.
+func (b *balancer) resolve(ctx context.Context, c *config.Config) map[netip.Addr]lb.NextHop {
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
+	hops := b.hops.Resolve(ctx, backendAddrs(c.Backends))
 	for addr, hop := range hops {
 		if !hop.Resolved() {
 			b.log.Warn("no next hop", "real", addr, "problem", hop.Problem)
 		}
 	}
-	b.engine.SetServices(b.cfg.Services)
-	b.engine.SetBackends(staticSource, b.cfg.Backends)
-	b.engine.SetNextHops(hops)
-	if err := b.engine.Sync(ctx); err != nil {
-		return fmt.Errorf("fill data plane: %w", err)
-	}
-	return b.dp.Attach()
+	return hops
+}
+
+func fileSet(c *config.Config) static.Set {
+	return static.Set{Services: c.Services, Backends: c.Backends}
+}
+
+func (b *balancer) handOver(set static.Set) {
+	b.engine.SetServicesAndBackends(set.Services, staticSource, set.Backends)
 }
 
 func backendAddrs(backends map[string][]lb.Backend) []netip.Addr {
@@ -116,9 +129,7 @@ func (b *balancer) run(ctx context.Context, load func() (*config.Config, error),
 	g, groupCtx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.engine.Run(groupCtx) })
 	g.Go(func() error { return b.hops.Run(groupCtx) })
-	g.Go(func() error {
-		return b.static.Run(groupCtx, func(set map[string][]lb.Backend) { b.engine.SetBackends(staticSource, set) })
-	})
+	g.Go(func() error { return b.static.Run(groupCtx, b.handOver) })
 	g.Go(func() error { return b.reloads(groupCtx, load, hup) })
 	b.log.Info("running", "interface", b.cfg.Interface, "services", len(b.cfg.Services))
 	err := g.Wait()
@@ -142,7 +153,7 @@ func (b *balancer) reloads(ctx context.Context, load func() (*config.Config, err
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-hup:
-			if err := b.reload(load); err != nil {
+			if err := b.reload(ctx, load); err != nil {
 				b.log.Error("configuration not reloaded, the present one stays", "error", err)
 				continue
 			}
@@ -151,7 +162,7 @@ func (b *balancer) reloads(ctx context.Context, load func() (*config.Config, err
 	}
 }
 
-func (b *balancer) reload(load func() (*config.Config, error)) error {
+func (b *balancer) reload(ctx context.Context, load func() (*config.Config, error)) error {
 	c, err := load()
 	if err != nil {
 		return err
@@ -159,9 +170,10 @@ func (b *balancer) reload(load func() (*config.Config, error)) error {
 	if err := sameAtRestart(b.cfg, c); err != nil {
 		return err
 	}
+	// A server that is new gets packets as soon as it is in a ring: its link address comes first.
+	b.engine.SetNextHops(b.resolve(ctx, c))
 	b.cfg = c
-	b.engine.SetServices(c.Services)
-	b.static.Replace(c.Backends)
+	b.static.Replace(fileSet(c))
 	return nil
 }
 

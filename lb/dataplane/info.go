@@ -52,6 +52,7 @@ func realInfo(r lb.Real) nativeRealInfo {
 		Checksum:    boolByte(r.Tunnel.Checksum),
 		GuePort:     r.Tunnel.Port,
 		InUse:       1,
+		MacStale:    boolByte(r.NextHop.Stale),
 	}
 }
 
@@ -72,6 +73,7 @@ func realOf(id lb.RealID, info nativeRealInfo, rec nativeReal) lb.Real {
 	}
 	r.NextHop.MAC = wordMAC(rec.Mac)
 	if r.NextHop.Resolved() {
+		r.NextHop.Stale = info.MacStale != 0
 		r.NextHop.MTU = int(rec.MaxBytes) + r.Tunnel.OuterLen()
 	} else {
 		r.NextHop.Problem = "no link address known"

@@ -56,7 +56,8 @@ type nativeRealInfo struct {
 	Checksum    uint8
 	GuePort     uint16
 	InUse       uint8
-	Reserved    [3]uint8
+	MacStale    uint8
+	Reserved    [2]uint8
 }
 
 type nativeVip4Bucket struct {

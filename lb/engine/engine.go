@@ -100,10 +100,7 @@ func (e *Engine) adopt(a Adopted) {
 
 // SetServices replaces the whole set of services. The set is copied.
 func (e *Engine) SetServices(services []lb.Service) {
-	services = slices.Clone(services)
-	for i := range services {
-		services[i].VIPs = slices.Clone(services[i].VIPs)
-	}
+	services = cloneServices(services)
 	e.set(func(in *inputs) { in.services, in.servicesSet = services, true })
 }
 
@@ -111,11 +108,34 @@ func (e *Engine) SetServices(services []lb.Service) {
 // backends of all sources; of two with one address, the one whose source's name is first counts.
 // The set is copied.
 func (e *Engine) SetBackends(source string, backends map[string][]lb.Backend) {
+	whole := cloneBackends(backends)
+	e.set(func(in *inputs) { in.backends[source] = whole })
+}
+
+// SetServicesAndBackends is SetServices and SetBackends in one step, for a source that has both: a
+// service that changes its name is never without its backends.
+func (e *Engine) SetServicesAndBackends(services []lb.Service, source string, backends map[string][]lb.Backend) {
+	services, whole := cloneServices(services), cloneBackends(backends)
+	e.set(func(in *inputs) {
+		in.services, in.servicesSet = services, true
+		in.backends[source] = whole
+	})
+}
+
+func cloneServices(services []lb.Service) []lb.Service {
+	services = slices.Clone(services)
+	for i := range services {
+		services[i].VIPs = slices.Clone(services[i].VIPs)
+	}
+	return services
+}
+
+func cloneBackends(backends map[string][]lb.Backend) map[string][]lb.Backend {
 	whole := make(map[string][]lb.Backend, len(backends))
 	for service, list := range backends {
 		whole[service] = slices.Clone(list)
 	}
-	e.set(func(in *inputs) { in.backends[source] = whole })
+	return whole
 }
 
 // SetNextHops replaces the whole set of resolved addresses. The set is copied.

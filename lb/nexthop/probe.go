@@ -17,6 +17,10 @@ const (
 	probePause = 50 * time.Millisecond
 )
 
+// confirmAttempts is how often a stale neighbour may be asked in vain before its users are told.
+// Every neighbour that only XDP traffic goes to turns stale regularly; one attempt confirms most.
+const confirmAttempts = 1
+
 // prober decides when the kernel is asked to resolve a missing neighbour or to confirm a stale one.
 type prober struct {
 	retryMin, retryMax, staleInterval time.Duration
@@ -62,6 +66,12 @@ func (p *prober) firstWait(c condition) time.Duration {
 		return p.staleInterval
 	}
 	return p.retryMin
+}
+
+// unconfirmed tells whether a stale neighbour was asked in vain.
+func (p *prober) unconfirmed(addr netip.Addr) bool {
+	a := p.attempts[addr]
+	return a != nil && a.condition == stale && a.count > confirmAttempts
 }
 
 // due returns the attempts to make now, those that waited longest first, and plans the next ones.

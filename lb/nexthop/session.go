@@ -156,6 +156,9 @@ func take(at *time.Time, now time.Time) bool {
 
 func (s *session) nextWork() time.Time {
 	var next time.Time
+	if s.changed && s.synced {
+		next = time.Now()
+	}
 	for _, at := range []time.Time{s.newsAt, s.subscribeAt, s.resyncAt, s.routesAt, s.prober.next()} {
 		next = earlier(next, at)
 	}
@@ -170,12 +173,13 @@ func (s *session) evaluate(now time.Time) (done bool) {
 	failed := 0
 	for _, dst := range s.wanted {
 		hop, via := s.table.nextHop(dst)
-		hops[dst] = hop
 		if !hop.Resolved() {
 			failed++
 		} else if via.IsValid() && s.table.neighbours[via].condition() == stale {
 			staleInUse[via] = true
+			hop.Stale = s.prober.unconfirmed(via)
 		}
+		hops[dst] = hop
 	}
 	s.counters.wanted.Store(int64(len(hops)))
 	s.counters.unresolved.Store(int64(failed))
@@ -192,7 +196,8 @@ func (s *session) evaluate(now time.Time) (done bool) {
 // sendProbes asks the kernel for the neighbours whose turn it is.
 func (s *session) sendProbes(now time.Time) {
 	for _, p := range s.prober.due(now) {
-		if p.condition == stale && p.count == 2 { // the first attempt confirmed nothing
+		if p.condition == stale && p.count == confirmAttempts+1 {
+			s.changed = true
 			s.log.Warn("neighbour stays stale, its last known MAC address is used", "gateway", p.addr)
 		}
 		s.counters.probes.Add(1)

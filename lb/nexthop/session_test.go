@@ -259,8 +259,11 @@ func TestStaleNeighbourIsUsedCountedAndLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := runFake(t, []netip.Addr{dst1, dst2}, byGateway(neighbour{mac1, netlink.NUD_STALE}))
 		r.pass(12 * time.Second)
-		if got, want := r.last(dst1), (lb.NextHop{MAC: mac1, MTU: 1500}); got != want {
+		if got, want := r.last(dst1), (lb.NextHop{MAC: mac1, MTU: 1500, Stale: true}); got != want {
 			t.Errorf("next hop %+v, want %+v", got, want)
+		}
+		if got := r.changes[0][dst1]; got.Stale {
+			t.Error("called stale before it was asked in vain")
 		}
 		if want := seconds(0, 5, 10); !slices.Equal(r.probes, want) {
 			t.Errorf("probed at %v, want %v", r.probes, want)
@@ -273,8 +276,8 @@ func TestStaleNeighbourIsUsedCountedAndLoggedOnce(t *testing.T) {
 		}
 		r.setNeighbour(gw1, neighbour{mac1, netlink.NUD_REACHABLE})
 		r.pass(settleTime)
-		if s := r.Stats(); s.Stale != 0 || len(r.changes) != 1 {
-			t.Errorf("after it was confirmed: stats %+v, %d changes", s, len(r.changes))
+		if s := r.Stats(); s.Stale != 0 || len(r.changes) != 3 || r.last(dst1).Stale {
+			t.Errorf("after it was confirmed: stats %+v, %d changes, the last %+v", s, len(r.changes), r.last(dst1))
 		}
 	})
 }

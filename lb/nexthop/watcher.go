@@ -16,6 +16,7 @@ package nexthop
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -118,7 +119,9 @@ func (w *Watcher) Resolve(ctx context.Context, addrs []netip.Addr) map[netip.Add
 	if len(addrs) == 0 {
 		return hops
 	}
-	s := newSession(w.cfg, w.kernel, &counters{})
+	cfg := w.cfg
+	cfg.Log = slog.New(slog.DiscardHandler) // the caller has the result
+	s := newSession(cfg, w.kernel, &counters{})
 	s.publish = func(now map[netip.Addr]lb.NextHop) (done bool) {
 		hops = now
 		return allResolved(now)

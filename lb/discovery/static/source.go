@@ -1,7 +1,7 @@
 // Copyright the remora authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package static is the source of backends from the configuration file.
+// Package static is the source of services and backends that the configuration file names.
 package static
 
 import (
@@ -12,26 +12,31 @@ import (
 	"github.com/remora-lb/remora/lb"
 )
 
-// Source hands over the backends of all services, by service name. It may be used from several
-// goroutines; there is nothing to close.
+// Set is all that the file says of services: they, and their backends by service name.
+type Set struct {
+	Services []lb.Service
+	Backends map[string][]lb.Backend
+}
+
+// Source hands over whole sets. It may be used from several goroutines; there is nothing to close.
 type Source struct {
 	mu sync.Mutex
-	// backends is guarded by mu; nobody else has it.
-	backends map[string][]lb.Backend
+	// present is guarded by mu; nobody else has it.
+	present Set
 	// changed holds a token while Run has a set to hand over.
 	changed chan struct{}
 }
 
 // New makes a source that begins with the given set. The set stays the caller's.
-func New(backends map[string][]lb.Backend) *Source {
-	return &Source{backends: clone(backends), changed: make(chan struct{}, 1)}
+func New(set Set) *Source {
+	return &Source{present: clone(set), changed: make(chan struct{}, 1)}
 }
 
 // Replace makes this the set. The set stays the caller's.
-func (s *Source) Replace(backends map[string][]lb.Backend) {
+func (s *Source) Replace(set Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backends = clone(backends)
+	s.present = clone(set)
 	s.wake()
 }
 
@@ -47,7 +52,7 @@ func (s *Source) wake() {
 // nil. Of sets that follow each other faster than handOver returns, only the last is handed over.
 // What handOver receives is its own; it is called from this goroutine. Run is for one goroutine at
 // a time.
-func (s *Source) Run(ctx context.Context, handOver func(map[string][]lb.Backend)) error {
+func (s *Source) Run(ctx context.Context, handOver func(Set)) error {
 	s.wake()
 	for {
 		select {
@@ -60,16 +65,19 @@ func (s *Source) Run(ctx context.Context, handOver func(map[string][]lb.Backend)
 }
 
 // set is a copy of the present set.
-func (s *Source) set() map[string][]lb.Backend {
+func (s *Source) set() Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return clone(s.backends)
+	return clone(s.present)
 }
 
-func clone(backends map[string][]lb.Backend) map[string][]lb.Backend {
-	c := make(map[string][]lb.Backend, len(backends))
-	for service, list := range backends {
-		c[service] = slices.Clone(list)
+func clone(set Set) Set {
+	c := Set{Services: slices.Clone(set.Services), Backends: make(map[string][]lb.Backend, len(set.Backends))}
+	for i := range c.Services {
+		c.Services[i].VIPs = slices.Clone(c.Services[i].VIPs)
+	}
+	for service, list := range set.Backends {
+		c.Backends[service] = slices.Clone(list)
 	}
 	return c
 }
