@@ -8,7 +8,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS = -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test race lint generate check-generated bench clean help install-run-tools install-build-tools
+.PHONY: build demo test race fuzz lint generate check-generated bench clean help install-run-tools install-build-tools
 
 build: ## build bin/remora
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/remora ./cmd/remora
@@ -22,9 +22,17 @@ test: install-run-tools ## run every test; as root, those that need root must no
 race: install-run-tools install-build-tools ## run the tests of the Go parts three times with the race detector
 	REMORA_REQUIRE_ROOT=$(if $(filter 0,$(shell id -u)),1,0) CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 30m $(shell $(GO) list ./... | grep -v /test/)
 
-lint: ## formatting, vet and the import arrows
+FUZZTIME ?= 10s
+fuzz: install-run-tools ## look for inputs that break the parsers, the rings, the model or the program
+	for target in lb/config:FuzzParse lb/maglev:FuzzBuild lb/model:FuzzProcess test/differential:FuzzProgram; do \
+		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) ./$${target%:*} || exit 1; \
+	done
+
+# ST1005: messages may begin with the name of a field, which is capitalized.
+lint: ## formatting, vet and staticcheck (the import arrows are a test)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
+	$(GO) tool -modfile=test/tools/go.mod staticcheck -checks inherit,-ST1005 ./...
 
 generate: install-build-tools ## compile bpf/ and regenerate the Go bindings
 	BPF_CFLAGS='$(BPF_CFLAGS)' $(GO) generate ./...

@@ -4,24 +4,11 @@
 package bench
 
 import (
-	"os"
 	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
 )
-
-// requireRoot skips a test that needs root, and fails it where root is promised.
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
-		t.Fatal("REMORA_REQUIRE_ROOT is set, and this is not root")
-	}
-	t.Skip("needs root: it loads BPF programs")
-}
 
 func caseNamed(t *testing.T, name string) Case {
 	t.Helper()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // expecting returns a reference program's target that is taken for something else.
@@ -24,7 +25,7 @@ func expecting(t *testing.T, name string, e Expectation) Target {
 }
 
 func TestProgRejectsWrongPrograms(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	for _, tc := range []struct {
 		name, program string
 		expect        Expectation
@@ -56,7 +57,7 @@ func TestProgRejectsWrongPrograms(t *testing.T) {
 
 // Each case's expectations of the reference programs hold, with one flow and with many.
 func TestProgMeasuresReferencePrograms(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	r, err := Prog(t.Context(), quick(), Floors(), Cases(), []int{1, 64})
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +77,7 @@ func TestProgMeasuresReferencePrograms(t *testing.T) {
 }
 
 func TestProgEnds(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	ack := []Case{caseNamed(t, "tcp4-ack")}
 	ctx, cancel := context.WithCancel(t.Context())
 	target := floor(t, "drop")
@@ -114,7 +115,7 @@ func counted(t *testing.T, maps map[string]*ebpf.Map) (packets uint64, reals int
 }
 
 func TestStubAlternatesAndVariesFlows(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	for _, tc := range []struct {
 		name     string
 		flows    int
@@ -149,7 +150,7 @@ func TestStubAlternatesAndVariesFlows(t *testing.T) {
 
 // The constants of both languages agree.
 func TestStubChunkLength(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	program, _ := loadTarget(t, floor(t, "tx"))
 	s, err := newStub(caseNamed(t, "tcp4-ack"), 1, Expectation{lb.TX, 0}, program)
 	if err != nil {
@@ -178,7 +179,7 @@ func checkChunks(t *testing.T, coll *ebpf.Collection, want int) {
 
 // The kernel lets a stub call only programs that are like it.
 func TestStubTakesAnyKindOfProgram(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	for name, kind := range map[string]struct {
 		flags  uint32
 		attach ebpf.AttachType
@@ -219,7 +220,7 @@ func TestStubTakesAnyKindOfProgram(t *testing.T) {
 }
 
 func TestObjectTarget(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	if _, _, err := ObjectTarget("x", "reference_bpfel.o", "").Load(); err == nil || !strings.Contains(err.Error(), "5 XDP programs (drop, encap_const, lb_ring, lb_stats, tx): name one") {
 		t.Errorf("no program named gives %v", err)
 	}

@@ -9,16 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
-	"sync/atomic"
 	"time"
-	"unsafe"
-
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/dataplane"
 	"github.com/remora-lb/remora/lb/maglev"
 )
 
@@ -98,8 +93,8 @@ func (s Spread) String() string {
 	return fmt.Sprintf("%s (%s-%s)", fixed(s.Median, 3), fixed(s.P10, 3), fixed(s.P90, 3))
 }
 
-// Ring measures how long maglev.Build takes, and how long the slots take to reach an array in the
-// kernel that is mapped into this process. Needs root.
+// Ring measures how long maglev.Build takes, and how long the data plane takes to write the slots
+// where the packet program reads them. Needs root.
 func Ring(ctx context.Context, o RingOptions) (RingReport, error) {
 	if err := o.Validate(); err != nil {
 		return RingReport{}, fmt.Errorf("measure rings: %w", err)
@@ -128,11 +123,18 @@ func Ring(ctx context.Context, o RingOptions) (RingReport, error) {
 
 func measureRing(ctx context.Context, rounds int, size uint32, n int, weighted bool) (row RingRow, err error) {
 	row = RingRow{Size: size, Members: n, Weighted: weighted}
-	array, err := openSlotArray(int(size))
+	d, err := dataplane.Open(dataplane.Config{})
 	if err != nil {
 		return row, err
 	}
-	defer func() { err = errors.Join(err, array.close()) }()
+	defer func() { err = errors.Join(err, d.Close()) }()
+	publish := func(slots []lb.Slot) func() {
+		return func() {
+			if err == nil {
+				row.Changed, err = d.SetRing(0, slots)
+			}
+		}
+	}
 	ring, members := lb.Ring{Size: size}, ringMembers(n, weighted)
 	fewer, err := maglev.Build(ring, members[:n-1])
 	if err != nil {
@@ -148,10 +150,13 @@ func measureRing(ctx context.Context, rounds int, size uint32, n int, weighted b
 		if err != nil {
 			return row, err
 		}
-		publish(array.slots, make([]lb.Slot, size))
-		full = append(full, milliseconds(func() { publish(array.slots, slots) }))
-		same = append(same, milliseconds(func() { publish(array.slots, slots) }))
-		change = append(change, milliseconds(func() { row.Changed = publish(array.slots, fewer) }))
+		publish(make([]lb.Slot, size))() // and makes room, the first time
+		full = append(full, milliseconds(publish(slots)))
+		same = append(same, milliseconds(publish(slots)))
+		change = append(change, milliseconds(publish(fewer)))
+		if err != nil {
+			return row, err
+		}
 	}
 	row.Build, row.Full, row.Change, row.Same = newSpread(build), newSpread(full), newSpread(change), newSpread(same)
 	return row, nil
@@ -174,42 +179,6 @@ func ringMembers(n int, weighted bool) []maglev.Member {
 	}
 	return ms
 }
-
-// publish writes the slots that differ, each in one store, since the packet program reads them
-// meanwhile, and returns how many these were. dst and slots have the same length.
-func publish(dst []uint64, slots []lb.Slot) (written int) {
-	for i, s := range slots {
-		if dst[i] != uint64(s) { // nobody else writes
-			atomic.StoreUint64(&dst[i], uint64(s))
-			written++
-		}
-	}
-	return written
-}
-
-// slotArray is a BPF array of slots that is mapped into this process.
-type slotArray struct {
-	m     *ebpf.Map
-	mem   []byte
-	slots []uint64
-}
-
-func openSlotArray(n int) (*slotArray, error) {
-	m, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "bench_slots", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: uint32(n), Flags: unix.BPF_F_MMAPABLE,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make array of slots: %w", err)
-	}
-	page := os.Getpagesize()
-	mem, err := unix.Mmap(m.FD(), 0, (8*n+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("map array of slots: %w", err), m.Close())
-	}
-	return &slotArray{m: m, mem: mem, slots: unsafe.Slice((*uint64)(unsafe.Pointer(&mem[0])), n)}, nil
-}
-
-func (a *slotArray) close() error { return errors.Join(unix.Munmap(a.mem), a.m.Close()) }
 
 // WriteText writes tables for people.
 func (r RingReport) WriteText(w io.Writer) error { return r.sheet().writeText(w) }

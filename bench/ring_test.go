@@ -10,61 +10,11 @@ import (
 	"testing"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
-func TestPublish(t *testing.T) {
-	for _, tc := range []struct {
-		name  string
-		dst   []uint64
-		slots []lb.Slot
-		want  int
-	}{
-		{"all differ", []uint64{0, 0, 0}, []lb.Slot{1, 2, 3}, 3},
-		{"one differs", []uint64{1, 9, 3}, []lb.Slot{1, 2, 3}, 1},
-		{"upper half differs", []uint64{1, 2 | 1<<62, 3}, []lb.Slot{1, 2, 3}, 1},
-		{"none differs", []uint64{1, 2, 3}, []lb.Slot{1, 2, 3}, 0},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if got := publish(tc.dst, tc.slots); got != tc.want {
-				t.Errorf("%d slots written, want %d", got, tc.want)
-			}
-			for i, s := range tc.slots {
-				if tc.dst[i] != uint64(s) {
-					t.Errorf("slot %d is %#x, want %#x", i, tc.dst[i], uint64(s))
-				}
-			}
-		})
-	}
-}
-
-func TestSlotArrayReachesKernel(t *testing.T) {
-	requireRoot(t)
-	const n = 4093
-	a, err := openSlotArray(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.close()
-	slots := make([]lb.Slot, n)
-	for i := range slots {
-		slots[i] = lb.Slot(i+1) | 1<<40
-	}
-	if got := publish(a.slots, slots); got != n {
-		t.Errorf("%d slots written, want %d", got, n)
-	}
-	for _, i := range []uint32{0, 1, n / 2, n - 1} {
-		var got uint64
-		if err := a.m.Lookup(i, &got); err != nil {
-			t.Fatal(err)
-		}
-		if got != uint64(slots[i]) {
-			t.Errorf("slot %d is %#x in the kernel, want %#x", i, got, uint64(slots[i]))
-		}
-	}
-}
-
 func TestRingMeasures(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	r, err := Ring(t.Context(), RingOptions{Sizes: []uint32{SmallRing}, Members: []int{2, 10}, Rounds: 3, CPU: -1})
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +34,7 @@ func TestRingMeasures(t *testing.T) {
 }
 
 func TestRingEnds(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Ring(ctx, DefaultRingOptions()); !errors.Is(err, context.Canceled) {

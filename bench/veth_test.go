@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // namespacesLeft returns those of this process's lab that exist.
@@ -33,7 +34,7 @@ func namespacesLeft(t *testing.T) (left []string) {
 }
 
 func TestVethMeasures(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	bad := expecting(t, "tx", Expectation{lb.TX, 20})
 	r, err := Veth(t.Context(), quick(), []Target{floor(t, "encap_const"), bad}, []Case{caseNamed(t, "tcp4-ack")}, []int{1, 16})
 	if err != nil {
@@ -59,7 +60,7 @@ func TestVethMeasures(t *testing.T) {
 }
 
 func TestVethRemovesNamespaces(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	for _, tc := range []struct {
 		name string
@@ -91,7 +92,7 @@ func TestVethRemovesNamespaces(t *testing.T) {
 
 // A name that is taken is left to its owner.
 func TestVethLeavesForeignNamespace(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	_, tested := namespaceNames()
 	if err := onThread(func() error {
 		ns, err := netns.NewNamed(tested)
@@ -125,7 +126,7 @@ func TestVethRefusesCasesWithoutWayBack(t *testing.T) {
 // Half of the frames are the target's. If it drops them while they are expected back, that half is
 // lost; if nothing is expected back, none is.
 func TestVethCountsLostFrames(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	l, err := openLab()
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +169,7 @@ func TestVethCountsLostFrames(t *testing.T) {
 
 // The constants of both languages agree.
 func TestVethChunkLength(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	spec, err := loadVeth()
 	if err != nil {
 		t.Fatal(err)

@@ -86,7 +86,9 @@ static __always_inline __u16 outer_checksum(void *udp, void *src, int words, __u
 {
 	__u64 sum = inner + sum_words(udp, 2) + sum_words(src, words);
 
-	sum += bpf_htonl(bpf_ntohs(LD16(udp + 4))) + bpf_htonl(IPPROTO_UDP);
+	/* One at a time: 32-bit words added to each other would lose a carry. */
+	sum += bpf_htonl(bpf_ntohs(LD16(udp + 4)));
+	sum += bpf_htonl(IPPROTO_UDP);
 	sum = (__u16)~sum_fold(sum);
 	return sum ? sum : 0xffff; /* 0 would mean that there is none: RFC 768 */
 }

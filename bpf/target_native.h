@@ -98,6 +98,11 @@ static __always_inline const struct real *real_get(__u32 id)
 	return bpf_map_lookup_elem(&reals, &id);
 }
 
+static __always_inline int vip_any_port(__u8 is_v6)
+{
+	return vip_seeds[is_v6 ? 1 : 0] >> VIP_ANY_PORT_SHIFT & 1;
+}
+
 static __always_inline __u32 bucket_index(__u64 mixed, __u64 seed)
 {
 	__u32 bucket = mixed >> (seed >> VIP_SHIFT_SHIFT & VIP_SHIFT_MASK);

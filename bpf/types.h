@@ -73,11 +73,13 @@ struct vip_addr {
 /*
  * The word that says where a table's buckets are: it is the seed itself. Bit 0 is set; bit 1 is the
  * half in use: even or odd buckets, so that a new set is written beside the old one and taken
- * into use by one store; bits 2..7 are the shift that makes an index of the product.
+ * into use by one store; bits 2..7 are the shift that makes an index of the product; bit 8 tells
+ * that some VIP of the table has port 0, so that a miss is worth a second look.
  */
 #define VIP_HALF_SHIFT 1
 #define VIP_SHIFT_SHIFT 2
 #define VIP_SHIFT_MASK 63
+#define VIP_ANY_PORT_SHIFT 8
 
 /*
  * A ring's slot is one word: the real that has it (32 bits), the one that had it before (30), the

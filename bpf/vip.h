@@ -24,6 +24,8 @@ static __always_inline __u64 vip_lookup(const struct packet *p, __u32 *hashed_po
 	*hashed_ports = p->ports;
 	if (likely(vip))
 		return vip;
+	if (likely(!vip_any_port(p->is_v6)))
+		return 0;
 	*hashed_ports &= 0xffff;
 	return vip_get(p, vip_port_proto(0, p->protocol));
 }

@@ -7,23 +7,10 @@
 #include <bpf/bpf_helpers.h>
 #include "access.h"
 #include "frame.h"
+#include "sides.h"
 #include "tick.h"
 
 #define CHUNK_PKTS 512	// power of two; a Go constant must agree
-
-// Slots of the jump table; Go constants must agree.
-enum side {
-	SIDE_TARGET,
-	SIDE_BASELINE,
-	SIDE_LEN,
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, SIDE_LEN);
-	__type(key, __u32);
-	__type(value, __u32);
-} sides SEC(".maps");
 
 volatile const __u32 frame_len = 64;	// length of the case's frame in bytes
 

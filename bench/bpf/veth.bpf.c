@@ -6,23 +6,10 @@
 #include <bpf/bpf_helpers.h>
 #include "access.h"
 #include "frame.h"
+#include "sides.h"
 #include "tick.h"
 
 #define CHUNK_PKTS 1024	// power of two; a Go constant must agree
-
-// Slots of the jump table; Go constants must agree.
-enum side {
-	SIDE_TARGET,
-	SIDE_BASELINE,
-	SIDE_LEN,
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, SIDE_LEN);
-	__type(key, __u32);
-	__type(value, __u32);
-} sides SEC(".maps");
 
 volatile const __u32 out_ifindex;	// the generator's end of the pair
 

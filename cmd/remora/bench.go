@@ -231,19 +231,28 @@ func (f *benchFlags) judged() {
 	f.gue, f.cases, f.flows, f.options.Reloads = true, bench.GateCases(), bench.GateFlows(), bench.GateReloads
 }
 
-func (f *benchFlags) runProg(c *cobra.Command, load loadBenchProgram, gate bool) error {
+// prepare is what prog and veth begin with: flags to targets and cases.
+func (f *benchFlags) prepare(c *cobra.Command, load loadBenchProgram) ([]bench.Target, []bench.Case, error) {
 	if err := checkFormat(f.format); err != nil {
-		return err
+		return nil, nil, err
 	}
 	targets, err := f.targets(load)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	cases, err := bench.SelectCases(f.cases)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	f.options.Log = benchLog(c)
+	return targets, cases, nil
+}
+
+func (f *benchFlags) runProg(c *cobra.Command, load loadBenchProgram, gate bool) error {
+	targets, cases, err := f.prepare(c, load)
+	if err != nil {
+		return err
+	}
 	r, err := measure(c, func(ctx context.Context) (bench.Report, error) {
 		return bench.Prog(ctx, f.options, targets, cases, f.flows)
 	})
@@ -291,18 +300,10 @@ that are not sent out again cannot be measured so.`,
 }
 
 func (f *benchFlags) runVeth(c *cobra.Command, load loadBenchProgram) error {
-	if err := checkFormat(f.format); err != nil {
-		return err
-	}
-	targets, err := f.targets(load)
+	targets, cases, err := f.prepare(c, load)
 	if err != nil {
 		return err
 	}
-	cases, err := bench.SelectCases(f.cases)
-	if err != nil {
-		return err
-	}
-	f.options.Log = benchLog(c)
 	targets = append([]bench.Target{bench.UnitTarget()}, targets...)
 	r, err := measure(c, func(ctx context.Context) (bench.Report, error) {
 		return bench.Veth(ctx, f.options, targets, cases, f.flows)

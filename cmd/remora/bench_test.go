@@ -8,13 +8,13 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/remora-lb/remora/bench"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // runBench runs the verb with a program loader, and returns what it prints.
@@ -62,20 +62,9 @@ func TestBenchRefusesFlags(t *testing.T) {
 	}
 }
 
-func requireBenchRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
-		t.Fatal("REMORA_REQUIRE_ROOT is set, and this is not root")
-	}
-	t.Skip("needs root: it loads BPF programs")
-}
-
 // The gate measures remora with both encapsulations; a program that drops everything fails it.
 func TestBenchGateFails(t *testing.T) {
-	requireBenchRoot(t)
+	require.Root(t)
 	var topologies []bench.Topology
 	load := func(top bench.Topology) (*ebpf.Program, io.Closer, error) {
 		topologies = append(topologies, top)
@@ -102,7 +91,7 @@ func TestBenchGateFails(t *testing.T) {
 }
 
 func TestBenchMeasuresObject(t *testing.T) {
-	requireBenchRoot(t)
+	require.Root(t)
 	args := []string{"prog", "--object", "../../bench/reference_bpfel.o", "--program", "tx", "--expect", "tx", "--cases", "tcp4-ack", "--flows", "1", "--rounds", "1", "--reloads", "1", "--fifo=false", "--format", "json"}
 	out, err := runBench(t, nil, args...)
 	if err != nil {
@@ -114,7 +103,7 @@ func TestBenchMeasuresObject(t *testing.T) {
 }
 
 func TestBenchEndsOnCancellation(t *testing.T) {
-	requireBenchRoot(t)
+	require.Root(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	c := newBenchCommand(nil)

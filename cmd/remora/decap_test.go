@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"io"
 	"net"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/remora-lb/remora/lb/attach"
 	"github.com/remora-lb/remora/lb/decap"
+	"github.com/remora-lb/remora/test/require"
 )
 
 func TestDecapMistakes(t *testing.T) {
@@ -98,12 +98,7 @@ const decapFrame = "020000000001020000000002" + "0800" +
 // The test's goroutine is in the namespace until the test ends.
 func serverLink(t *testing.T) (socket, peerIndex int) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
-			t.Fatal("this test needs root, and REMORA_REQUIRE_ROOT=1 promises it")
-		}
-		t.Skip("this test needs root: it attaches a BPF program")
-	}
+	require.Root(t)
 	check := func(err error) {
 		t.Helper()
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/remora-lb/remora/bench"
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/dataplane"
+	"github.com/remora-lb/remora/lb/engine"
 )
 
 // version is set by the linker: see the Makefile.
@@ -110,6 +111,20 @@ func loadBench(t bench.Topology) (*ebpf.Program, io.Closer, error) {
 }
 
 func fillBench(d *dataplane.Dataplane, t bench.Topology) error {
+	room := engine.Capacity{Reals: len(t.Reals)}
+	for _, v := range t.VIPs {
+		if v.VIP.Addr.Is4() {
+			room.VIPs4++
+		} else {
+			room.VIPs6++
+		}
+	}
+	for _, slots := range t.Rings {
+		room.RingSlots += len(slots)
+	}
+	if err := d.Reserve(room); err != nil {
+		return err
+	}
 	if err := d.SetReals(t.Reals); err != nil {
 		return err
 	}

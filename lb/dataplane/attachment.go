@@ -23,7 +23,8 @@ type attachment struct {
 	iface string
 	// prog is the program that the link ran when it was opened.
 	prog ebpf.ProgramID
-	// current says that the link runs the program of the generation in use.
+	// current says that the link runs the program of the generation in use, and that pins and
+	// description say so.
 	current bool
 }
 
@@ -33,7 +34,6 @@ func (a *attachment) update(prog *ebpf.Program) error {
 	if err := a.link.Update(prog); err != nil {
 		return fmt.Errorf("give %s the new program: %v", a.iface, err)
 	}
-	a.current = true
 	return nil
 }
 
@@ -95,7 +95,12 @@ func (d *Dataplane) adopt() error {
 		return err
 	}
 	if d.link != nil {
-		d.link.current = d.link.prog == programID(old.prog)
+		info, err := readInstance(old)
+		if err != nil {
+			return err
+		}
+		// Without a description, the run that attached it was cut off before its end.
+		d.link.current = d.link.prog == programID(old.prog) && info.Ifindex != 0
 	}
 	return d.replace(old.sizes())
 }
@@ -151,7 +156,7 @@ func (d *Dataplane) restore(g *generation) error {
 		v, at := entryOf(info)
 		if uint64(at.first)+uint64(at.size) <= uint64(len(g.rings.elems)) {
 			d.vips = append(d.vips, v)
-			d.space.spans[v.RingID] = at
+			d.space.set(v.RingID, at)
 		}
 	})
 	if err != nil {
@@ -169,11 +174,16 @@ func (d *Dataplane) Attach() error {
 	if d.cfg.Instance == "" {
 		return errors.New("attach: the data plane has no instance name to pin under")
 	}
-	if err := d.dropWrongMode(); err != nil {
+	was, err := d.dropWrongMode()
+	if err != nil {
 		return err
 	}
 	if d.link == nil || !d.link.current {
-		if err := d.attachProgram(); err != nil {
+		err := d.attachProgram(d.cfg.Mode)
+		if err != nil && was != attach.Auto {
+			return d.attachAgain(was, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -181,27 +191,36 @@ func (d *Dataplane) Attach() error {
 }
 
 // dropWrongMode detaches a program that runs in another mode than the one asked for: the kernel
-// cannot change the mode of a link. Packets go unbalanced until the program is attached again.
-func (d *Dataplane) dropWrongMode() error {
+// cannot change the mode of a link. It returns the mode; attach.Auto if nothing was detached. Packets
+// go unbalanced until the program is attached again.
+func (d *Dataplane) dropWrongMode() (attach.Mode, error) {
 	if d.link == nil || d.cfg.Mode == attach.Auto {
-		return nil
+		return attach.Auto, nil
 	}
 	mode, err := attach.CurrentMode(d.cfg.Interface)
 	if err != nil || mode == d.cfg.Mode {
-		return err
+		return attach.Auto, err
 	}
 	d.cfg.Log.Warn("detaching for a moment to change the mode", "interface", d.cfg.Interface, "from", mode, "to", d.cfg.Mode)
 	d.link.close()
 	d.link = nil
-	if err := os.Remove(d.pins.link(d.cfg.Interface)); err != nil {
-		return fmt.Errorf("remove link of %s: %v", d.cfg.Interface, err)
+	return mode, removeLink(d.pins.link(d.cfg.Interface))
+}
+
+// attachAgain goes back to the mode that a refused one was to replace, and returns the refusal.
+func (d *Dataplane) attachAgain(was attach.Mode, refusal error) error {
+	if err := d.attachProgram(was); err != nil {
+		return errors.Join(refusal, fmt.Errorf("go back to %v mode: %v", was, err))
 	}
-	return nil
+	if err := d.describeInstance(was, "kept: "+refusal.Error()); err != nil {
+		return errors.Join(refusal, err)
+	}
+	return fmt.Errorf("%w; still attached in %v mode", refusal, was)
 }
 
 // attachProgram pins the generation, and updates the link that is there or makes one. If it fails,
 // what was attached before still is.
-func (d *Dataplane) attachProgram() error {
+func (d *Dataplane) attachProgram(asked attach.Mode) error {
 	dir := d.dir(d.gen)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		if err := d.gen.pin(dir); err != nil {
@@ -209,7 +228,7 @@ func (d *Dataplane) attachProgram() error {
 			return err
 		}
 	}
-	mode, reason, err := d.linkProgram()
+	mode, reason, err := d.linkProgram(asked)
 	if err != nil {
 		_ = d.pins.removeGeneration(d.gen.number)
 		return err
@@ -218,10 +237,14 @@ func (d *Dataplane) attachProgram() error {
 	if err := d.describeInstance(mode, reason); err != nil {
 		return err
 	}
-	return d.pins.use(d.gen.number)
+	if err := d.pins.use(d.gen.number); err != nil {
+		return err
+	}
+	d.link.current = true
+	return nil
 }
 
-func (d *Dataplane) linkProgram() (attach.Mode, string, error) {
+func (d *Dataplane) linkProgram(asked attach.Mode) (attach.Mode, string, error) {
 	if d.link != nil {
 		mode, err := attach.CurrentMode(d.cfg.Interface)
 		if err != nil {
@@ -229,7 +252,7 @@ func (d *Dataplane) linkProgram() (attach.Mode, string, error) {
 		}
 		return mode, "kept from an earlier start", d.link.update(d.gen.prog)
 	}
-	a, err := attach.XDP(d.gen.prog, d.cfg.Interface, d.cfg.Mode)
+	a, err := attach.XDP(d.gen.prog, d.cfg.Interface, asked)
 	if err != nil {
 		return 0, "", err
 	}
@@ -242,7 +265,7 @@ func (d *Dataplane) linkProgram() (attach.Mode, string, error) {
 		a.Link.Close()
 		return 0, "", fmt.Errorf("pin link: %v", err)
 	}
-	d.link = &attachment{link: a.Link, iface: d.cfg.Interface, current: true}
+	d.link = &attachment{link: a.Link, iface: d.cfg.Interface}
 	return a.Mode, a.Reason, nil
 }
 
@@ -264,16 +287,17 @@ func (d *Dataplane) describeInstance(mode attach.Mode, reason string) error {
 
 // removeOtherPins removes links on other interfaces and generations that no link runs.
 func (d *Dataplane) removeOtherPins() error {
-	entries, err := os.ReadDir(filepath.Dir(d.pins.link("x")))
+	entries, err := os.ReadDir(d.pins.links())
 	if err != nil {
 		return fmt.Errorf("list pinned links: %v", err)
 	}
 	for _, e := range entries {
-		if e.Name() == d.cfg.Interface {
+		path := filepath.Join(d.pins.links(), e.Name())
+		if path == d.pins.link(d.cfg.Interface) {
 			continue
 		}
-		if err := os.Remove(d.pins.link(e.Name())); err != nil {
-			return fmt.Errorf("remove link of %s: %v", e.Name(), err)
+		if err := removeLink(path); err != nil {
+			return err
 		}
 		d.cfg.Log.Info("detached", "interface", e.Name())
 	}

@@ -118,8 +118,7 @@ func (d *Dataplane) Close() error {
 		d.settler.close()
 	}
 	if d.lock != nil {
-		// Removes the folder of an instance that came to nothing; one with pins is not empty.
-		_ = os.Remove(d.pins.root)
+		d.pins.removeEmpty()
 		d.lock.Close()
 	}
 	return nil

@@ -76,6 +76,11 @@ func newGeneration(number int, s sizes) (*generation, error) {
 		g.close()
 		return nil, err
 	}
+	// Whatever the moment at which this process ends, the next start must know what is pinned.
+	if err := writeInstance(g, nativeInstanceInfo{Schema: schemaVersion}); err != nil {
+		g.close()
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -158,14 +163,30 @@ func (g *generation) pin(dir string) error {
 		}
 	}
 	for name, m := range g.maps {
-		if err := m.Pin(filepath.Join(dir, "maps", pinName(name))); err != nil {
+		if err := pinClone(m.Clone, filepath.Join(dir, "maps", pinName(name))); err != nil {
 			return fmt.Errorf("pin map %s: %v", name, err)
 		}
 	}
-	if err := g.prog.Pin(filepath.Join(dir, "progs", "native")); err != nil {
+	if err := pinClone(g.prog.Clone, filepath.Join(dir, "progs", "native")); err != nil {
 		return fmt.Errorf("pin program: %v", err)
 	}
 	return nil
+}
+
+type pinner interface {
+	Pin(path string) error
+	Close() error
+}
+
+// pinClone pins a clone, since the original would remember its pin: once that has been removed,
+// pinning it again would do nothing.
+func pinClone[T pinner](clone func() (T, error), path string) error {
+	c, err := clone()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Pin(path)
 }
 
 // openGeneration opens what pin left. The error says which pinned object is not what it should be.
@@ -189,6 +210,10 @@ func openGeneration(number int, dir string) (*generation, error) {
 				m.Type(), m.KeySize(), m.ValueSize(), ms.Type, ms.KeySize, ms.ValueSize)
 		}
 	}
+	if err := g.checkSizes(spec); err != nil {
+		g.close()
+		return nil, err
+	}
 	path := filepath.Join(dir, "progs", "native")
 	if g.prog, err = ebpf.LoadPinnedProgram(path, nil); err != nil {
 		g.close()
@@ -199,4 +224,25 @@ func openGeneration(number int, dir string) (*generation, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// checkSizes refuses pinned maps that do not belong together: what is found in one is looked up in
+// another.
+func (g *generation) checkSizes(spec *ebpf.CollectionSpec) error {
+	reals := g.maps["reals"].MaxEntries()
+	for name, want := range map[string]uint32{
+		"real_counters":   reals,
+		"real_infos":      reals,
+		"reason_counters": spec.Maps["reason_counters"].MaxEntries,
+	} {
+		if n := g.maps[name].MaxEntries(); n != want {
+			return fmt.Errorf("pinned map %s has %d elements, not %d", name, n, want)
+		}
+	}
+	for _, name := range []string{"vips4", "vips6"} {
+		if n := g.maps[name].MaxEntries(); n < 2<<minTableBits || n&(n-1) != 0 {
+			return fmt.Errorf("pinned map %s has %d elements, not a power of two from %d", name, n, 2<<minTableBits)
+		}
+	}
+	return nil
 }

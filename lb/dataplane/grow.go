@@ -4,6 +4,7 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/remora-lb/remora/lb"
@@ -45,16 +46,16 @@ func (d *Dataplane) ensure(need sizes) error {
 // place of the present one, on the interface too if that is attached. If it fails, the present
 // one stays in use. Rings are laid out anew, without gaps.
 func (d *Dataplane) replace(s sizes) error {
-	d.lastNumber++
-	next, err := newGeneration(d.lastNumber, s)
+	next, space, err := d.copyTo(s)
+	if errors.Is(err, errTableFull) {
+		// No seed was found for what tables of these sizes hold: double them.
+		s.bits4, s.bits6 = s.bits4+1, s.bits6+1
+		next, space, err = d.copyTo(s)
+	}
 	if err != nil {
 		return err
 	}
-	space, err := d.fill(next)
-	if err == nil {
-		err = d.takeIntoUse(next)
-	}
-	if err != nil {
+	if err := d.takeIntoUse(next); err != nil {
 		next.close()
 		return fmt.Errorf("replace generation: %w", err)
 	}
@@ -69,6 +70,21 @@ func (d *Dataplane) replace(s sizes) error {
 		return nil // pins of an earlier run stay until the new program is attached
 	}
 	return d.pins.removeGeneration(old.number)
+}
+
+// copyTo makes a generation of the given sizes with the contents of the present one.
+func (d *Dataplane) copyTo(s sizes) (*generation, *ringSpace, error) {
+	d.lastNumber++
+	next, err := newGeneration(d.lastNumber, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	space, err := d.fill(next)
+	if err != nil {
+		next.close()
+		return nil, nil, fmt.Errorf("copy to a new generation: %w", err)
+	}
+	return next, space, nil
 }
 
 // fill copies reals, rings and VIPs of the present generation, and returns where the rings are.
@@ -87,7 +103,7 @@ func (d *Dataplane) fill(next *generation) (*ringSpace, error) {
 		if !ok {
 			return nil, fmt.Errorf("no room for ring %d", id)
 		}
-		space.spans[id] = to
+		space.set(id, to)
 		copy(next.rings.elems[to.first:to.end()], d.gen.rings.elems[from.first:from.end()])
 	}
 	return space, next.setVIPs(d.vips, nil, space.spans)

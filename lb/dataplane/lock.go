@@ -20,6 +20,25 @@ var ErrLocked = errors.New("instance is in use")
 // lockFolder takes the instance's only write lock, on its folder of pins. It is held until the file
 // is closed, and ends with the process whatever becomes of it.
 func lockFolder(dir string) (*os.File, error) {
+	for {
+		f, err := openLocked(dir)
+		if err != nil {
+			return nil, err
+		}
+		// The process that had the lock until now may have removed the folder as its last act.
+		locked, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("look at pin folder: %v", err)
+		}
+		if now, err := os.Stat(dir); err == nil && os.SameFile(locked, now) {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+func openLocked(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make pin folder: %v", err)
 	}
@@ -83,6 +102,9 @@ func Writer(bpffs, instance string) int {
 // Remove detaches an instance and removes all that is pinned for it. Errors of ErrNoInstance say
 // that there is none, of ErrLocked that a daemon has it.
 func Remove(bpffs, instance string) error {
+	if instance == "" {
+		return errors.New("remove instance: it has no name")
+	}
 	p := pinsOf(bpffs, instance)
 	if _, err := os.Stat(p.root); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove instance %q below %s: %w", instance, bpffs, ErrNoInstance)

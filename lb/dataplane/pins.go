@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +20,7 @@ const DefaultBPFFS = "/sys/fs/bpf"
 
 // pins is the folder of one instance in the BPF file system:
 //
-//	links/INTERFACE      the attachment
+//	links/INTERFACE      the attachment; dots, which the file system forbids, are colons
 //	maps, progs          symbolic links to those of the generation in use
 //	generations/N/maps/  pinned maps, by name
 //	generations/N/progs/ the pinned program, "native"
@@ -28,10 +30,16 @@ const DefaultBPFFS = "/sys/fs/bpf"
 type pins struct{ root string }
 
 func pinsOf(bpffs, instance string) pins {
-	return pins{filepath.Join(bpffs, "remora", instance)}
+	return pins{filepath.Join(bpffs, "remora", fileName(instance))}
 }
 
-func (p pins) link(iface string) string { return filepath.Join(p.root, "links", iface) }
+// fileName is the name of an instance or interface as the BPF file system takes it: without dots
+// (kernel/bpf/inode.c, bpf_lookup). Neither has colons of its own.
+func fileName(s string) string { return strings.ReplaceAll(s, ".", ":") }
+
+func (p pins) link(iface string) string { return filepath.Join(p.links(), fileName(iface)) }
+
+func (p pins) links() string { return filepath.Join(p.root, "links") }
 
 func (p pins) generation(n int) string {
 	return filepath.Join(p.root, "generations", strconv.Itoa(n))
@@ -78,8 +86,37 @@ func (p pins) removeGeneration(n int) error {
 }
 
 func (p pins) removeAll() error {
+	entries, _ := os.ReadDir(p.links()) // not there: nothing is attached
+	for _, e := range entries {
+		if err := removeLink(filepath.Join(p.links(), e.Name())); err != nil {
+			return err
+		}
+	}
 	if err := os.RemoveAll(p.root); err != nil {
 		return fmt.Errorf("remove pins: %v", err)
+	}
+	p.removeEmpty()
+	return nil
+}
+
+// removeLink takes a pinned link off its interface, and removes the pin. Without the pin the kernel
+// would do the former as well, but at a time of its own.
+func removeLink(path string) error {
+	if l, err := link.LoadPinnedLink(path, nil); err == nil {
+		_ = l.Detach() // the pin goes all the same
+		l.Close()
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove pinned link: %v", err)
+	}
+	return nil
+}
+
+// removeEmpty removes the folders of an instance that came to nothing. Those with pins stay, as
+// folders that are not empty cannot be removed.
+func (p pins) removeEmpty() {
+	for _, dir := range []string{p.links(), filepath.Dir(p.generation(0)), p.root} {
+		_ = os.Remove(dir)
 	}
 	// The common folder goes with the last instance, unless somebody else made it for us: a
 	// service manager does that for a daemon that could not make it again.
@@ -88,7 +125,6 @@ func (p pins) removeAll() error {
 	if unix.Stat(common, &st) == nil && int(st.Uid) == os.Geteuid() {
 		_ = os.Remove(common) // not empty: other instances
 	}
-	return nil
 }
 
 // checkBPFFS makes sure that dir is a BPF file system, and mounts one there if that is permitted
@@ -100,6 +136,13 @@ func checkBPFFS(dir string) error {
 	}
 	if fs.Type == unix.BPF_FS_MAGIC {
 		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("no BPF file system at %s: %v", dir, err)
+	}
+	if len(entries) != 0 {
+		return fmt.Errorf("no BPF file system at %s, and the folder is not empty: a mount would hide what is in it", dir)
 	}
 	if err := unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
 		return fmt.Errorf("no BPF file system at %s, and mounting one failed: %v: run `mount -t bpf bpf %s` as root", dir, err, dir)

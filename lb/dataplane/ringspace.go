@@ -15,24 +15,48 @@ type span struct{ first, size uint32 }
 
 func (s span) end() uint32 { return s.first + s.size }
 
+func (s span) compare(t span) int {
+	return cmp.Or(cmp.Compare(s.first, t.first), cmp.Compare(s.size, t.size))
+}
+
 // ringSpace gives rings their places, first fit. The space starts at slot 1 only in so far as slot
 // 0 is as good as any: a VIP's value is never 0, since its size is not.
 type ringSpace struct {
 	size  uint32
-	spans map[lb.RingID]span
+	spans map[lb.RingID]span // changed by set and remove only
+	taken []span             // the same, in the order of their places
 }
 
 func newRingSpace(size uint32) *ringSpace {
 	return &ringSpace{size: size, spans: make(map[lb.RingID]span)}
 }
 
+// set gives a ring a place.
+func (r *ringSpace) set(id lb.RingID, s span) {
+	r.remove(id)
+	r.spans[id] = s
+	i, _ := slices.BinarySearchFunc(r.taken, s, span.compare)
+	r.taken = slices.Insert(r.taken, i, s)
+}
+
+// remove frees a ring's place; nothing if it has none.
+func (r *ringSpace) remove(id lb.RingID) {
+	s, ok := r.spans[id]
+	if !ok {
+		return
+	}
+	delete(r.spans, id)
+	i, _ := slices.BinarySearchFunc(r.taken, s, span.compare)
+	r.taken = slices.Delete(r.taken, i, i+1)
+}
+
 // alloc finds a place of n slots that no span, nor one of avoid, has; false if there is none.
 func (r *ringSpace) alloc(n uint32, avoid ...span) (span, bool) {
-	taken := slices.Clone(avoid)
-	for _, s := range r.spans {
-		taken = append(taken, s)
+	taken := r.taken
+	if len(avoid) != 0 {
+		taken = slices.Concat(taken, avoid)
+		slices.SortFunc(taken, span.compare)
 	}
-	slices.SortFunc(taken, func(a, b span) int { return cmp.Compare(a.first, b.first) })
 	at := uint32(0)
 	for _, s := range taken {
 		if s.first >= at && s.first-at >= n {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -44,14 +45,15 @@ type RealState struct {
 // ReadSnapshot reads the pinned maps of an instance, whether or not its daemon runs. Errors of
 // ErrNoInstance say that there is none.
 func ReadSnapshot(bpffs, instance string) (*Snapshot, error) {
-	p := pinsOf(bpffs, instance)
-	if _, err := os.Stat(p.root + "/maps"); err != nil {
+	// Resolved once, so that all maps are of one generation also while the daemon replaces it.
+	maps, err := filepath.EvalSymlinks(filepath.Join(pinsOf(bpffs, instance).root, "maps"))
+	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("read instance %q below %s: %w", instance, bpffs, ErrNoInstance)
 		}
 		return nil, fmt.Errorf("read instance %q: %v", instance, err)
 	}
-	g, err := openGeneration(0, p.root)
+	g, err := openGeneration(0, filepath.Dir(maps))
 	if err != nil {
 		return nil, fmt.Errorf("read instance %q: %v", instance, err)
 	}

@@ -6,6 +6,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"unsafe"
@@ -91,8 +92,12 @@ func (d *Dataplane) DeleteReals(ids []lb.RealID) error {
 
 // SetRing implements engine.Dataplane.
 func (d *Dataplane) SetRing(id lb.RingID, slots []lb.Slot) (int, error) {
+	if len(slots) == 0 || len(slots) > lb.MaxRingSize {
+		return 0, fmt.Errorf("set ring %d: %d slots, but a ring has 1 to %d", id, len(slots), lb.MaxRingSize)
+	}
 	at, ok := d.space.spans[id]
-	if !ok || at.size != uint32(len(slots)) {
+	inUse := ok && at.size == uint32(len(slots))
+	if !inUse {
 		fresh, err := d.allocRing(uint32(len(slots)))
 		if err != nil {
 			return 0, fmt.Errorf("set ring %d: %w", id, err)
@@ -101,10 +106,12 @@ func (d *Dataplane) SetRing(id lb.RingID, slots []lb.Slot) (int, error) {
 			d.retired = append(d.retired, d.space.spans[id])
 		}
 		at = fresh
-		d.space.spans[id] = at
+		d.space.set(id, at)
 	}
 	written := publish(d.gen.rings.elems[at.first:at.end()], slots)
-	d.settler.needed = d.settler.needed || written > 0
+	// Nothing is taken out of use by a ring that no VIP names yet: thousands of new rings must not
+	// wait for one another.
+	d.settler.needed = d.settler.needed || inUse && written > 0
 	return written, nil
 }
 
@@ -127,12 +134,14 @@ func (d *Dataplane) allocRing(n uint32) (span, error) {
 	return at, nil
 }
 
-// publish writes the slots that differ, one store each, and returns their number.
+// publish writes the slots that differ, one store each, and returns their number. The stores are
+// plain: a word is never torn (go.dev/ref/mem, restrictions for programs with races), slots need no
+// order among each other, and sync/atomic's would take three times as long.
 func publish(ring []uint64, slots []lb.Slot) int {
 	written := 0
 	for i, s := range slots {
 		if ring[i] != uint64(s) {
-			atomic.StoreUint64(&ring[i], uint64(s))
+			ring[i] = uint64(s)
 			written++
 		}
 	}
@@ -141,14 +150,14 @@ func publish(ring []uint64, slots []lb.Slot) int {
 
 // DeleteRing implements engine.Dataplane.
 func (d *Dataplane) DeleteRing(id lb.RingID) error {
-	delete(d.space.spans, id)
+	d.space.remove(id)
 	d.settler.needed = true
 	return nil
 }
 
 // SetVIPs implements engine.Dataplane.
 func (d *Dataplane) SetVIPs(vips []lb.VIPEntry) error {
-	need := sizes{vips: len(vips)}
+	need := sizes{vips: addressCount(vips, d.vips)}
 	for _, v := range vips {
 		need.vips = max(need.vips, int(v.RingID)+1)
 		if _, ok := d.space.spans[v.RingID]; !ok {
@@ -164,6 +173,7 @@ func (d *Dataplane) SetVIPs(vips []lb.VIPEntry) error {
 	if err := d.settler.wait(); err != nil {
 		return err
 	}
+	d.settler.needed = true // even if it fails half-way: one table may have changed its half
 	err := d.gen.setVIPs(vips, d.vips, d.space.spans)
 	if errors.Is(err, errTableFull) {
 		// The estimate was unlucky: double the tables.
@@ -177,13 +187,29 @@ func (d *Dataplane) SetVIPs(vips []lb.VIPEntry) error {
 	}
 	d.vips = slices.Clone(vips)
 	d.retired = nil
-	d.settler.needed = true
 	return nil
 }
 
+// addressCount is the number of addresses of two sets of VIPs together: while one takes the place
+// of the other, the addresses of both are there.
+func addressCount(a, b []lb.VIPEntry) int {
+	addrs := make(map[netip.Addr]bool)
+	for _, v := range a {
+		addrs[v.VIP.Addr] = true
+	}
+	for _, v := range b {
+		addrs[v.VIP.Addr] = true
+	}
+	return len(addrs)
+}
+
 // setVIPs makes the tables hold vips. What is new is described before packets meet it, what was
-// there before and is gone is cleared after.
+// there before and is gone is cleared after. What an earlier set left that could not be written is
+// cleared first, so that there is room.
 func (g *generation) setVIPs(vips, before []lb.VIPEntry, spans map[lb.RingID]span) error {
+	if err := g.clearOtherVIPs(vips, before); err != nil {
+		return err
+	}
 	for _, v := range vips {
 		if err := g.maps["vip_addrs"].Put(nativeVipAddr{Addr: addrWords(v.VIP.Addr)}, uint32(1)); err != nil {
 			return fmt.Errorf("set VIP %v: %v", v.VIP, err)
@@ -199,30 +225,60 @@ func (g *generation) setVIPs(vips, before []lb.VIPEntry, spans map[lb.RingID]spa
 	if err := g.setTable6(v6, spans); err != nil {
 		return err
 	}
-	return g.clearVIPs(vips, before)
+	return g.clearOtherVIPs(vips)
 }
 
-// clearVIPs removes what only before had.
-func (g *generation) clearVIPs(vips, before []lb.VIPEntry) error {
-	rings, addrs := make(map[lb.RingID]bool), make(map[nativeVipAddr]bool)
-	for _, v := range vips {
-		rings[v.RingID], addrs[nativeVipAddr{Addr: addrWords(v.VIP.Addr)}] = true, true
+// clearOtherVIPs removes the descriptions and addresses that none of the sets has.
+func (g *generation) clearOtherVIPs(sets ...[]lb.VIPEntry) error {
+	rings, addrs := make(map[uint32]bool), make(map[nativeVipAddr]bool)
+	for _, v := range slices.Concat(sets...) {
+		rings[uint32(v.RingID)], addrs[nativeVipAddr{Addr: addrWords(v.VIP.Addr)}] = true, true
 	}
-	for _, v := range before {
-		if !rings[v.RingID] {
-			if err := g.maps["vip_infos"].Put(uint32(v.RingID), nativeVipInfo{}); err != nil {
-				return fmt.Errorf("clear description of VIP %v: %v", v.VIP, err)
-			}
+	infos, err := g.otherInfos(rings)
+	if err != nil {
+		return err
+	}
+	for _, ring := range infos {
+		if err := g.maps["vip_infos"].Put(ring, nativeVipInfo{}); err != nil {
+			return fmt.Errorf("clear description of ring %d's VIP: %v", ring, err)
 		}
-		addr := nativeVipAddr{Addr: addrWords(v.VIP.Addr)}
-		if addrs[addr] {
-			continue
-		}
+	}
+	others, err := g.otherAddrs(addrs)
+	if err != nil {
+		return err
+	}
+	for _, addr := range others {
 		if err := g.maps["vip_addrs"].Delete(addr); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("clear address of VIP %v: %v", v.VIP, err)
+			return fmt.Errorf("clear address of a VIP: %v", err)
 		}
 	}
 	return nil
+}
+
+// otherInfos lists the rings with a description of a VIP, but these.
+func (g *generation) otherInfos(rings map[uint32]bool) (others []uint32, err error) {
+	err = eachElement(g.maps["vip_infos"], func(ring uint32, info nativeVipInfo) {
+		if info.RingSize != 0 && !rings[ring] {
+			others = append(others, ring)
+		}
+	})
+	return others, err
+}
+
+// otherAddrs lists the addresses that the program takes for those of VIPs, but these.
+func (g *generation) otherAddrs(addrs map[nativeVipAddr]bool) (others []nativeVipAddr, err error) {
+	var addr nativeVipAddr
+	var value uint32
+	entries := g.maps["vip_addrs"].Iterate()
+	for entries.Next(&addr, &value) {
+		if !addrs[addr] {
+			others = append(others, addr)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return nil, fmt.Errorf("list addresses of VIPs: %v", err)
+	}
+	return others, nil
 }
 
 func keysAndValues(vips []lb.VIPEntry, spans map[lb.RingID]span) (keys []vipKey, values []uint64) {

@@ -57,6 +57,22 @@ func seedWord(random uint64, half, tableBits int) uint64 {
 	return random&^0xff | shift<<2 | uint64(half)<<1 | 1
 }
 
+// markAnyPort sets or clears the bit that says whether some key has port 0; types.h says which.
+func markAnyPort(seed uint64, keys []vipKey) uint64 {
+	const anyPort = 1 << 8
+	if slices.ContainsFunc(keys, vipKey.anyPort) {
+		return seed | anyPort
+	}
+	return seed &^ anyPort
+}
+
+func (k vipKey) anyPort() bool {
+	if k.portProto != 0 {
+		return k.portProto&0xffff == 0
+	}
+	return k.lo>>32&0xffff == 0
+}
+
 func seedHalf(seed uint64) int { return int(seed >> 1 & 1) }
 
 // tableBits estimates the bits of the smallest table for n keys for which some of a few hundred
@@ -80,7 +96,7 @@ func place(keys []vipKey, perBucket, half, maxBits int, mix func(vipKey, uint64)
 	for b := min(tableBits(len(keys), perBucket), maxBits); b <= maxBits; b++ {
 		fill := make([]uint8, 1<<b)
 		for range seedTries {
-			seed := seedWord(rand.Uint64(), half, b)
+			seed := markAnyPort(seedWord(rand.Uint64(), half, b), keys)
 			if fits(keys, perBucket, seed, b, mix, fill) {
 				return layout{seed, bucketsOf(keys, seed, b, mix)}, nil
 			}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // wantError compares with fragments of the text that an operator needs to see.
@@ -120,7 +121,7 @@ func withoutCapabilities(t *testing.T, keep uint64, f func() error) error {
 
 // TestCapabilitiesOfProcess: the check and the kernel agree about what is enough.
 func TestCapabilitiesOfProcess(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	err := withoutCapabilities(t, 1<<unix.CAP_BPF, func() error { _, err := New(testConfig()); return err })
 	wantError(t, err, "missing CAP_NET_ADMIN (", "CAP_PERFMON")
 	const enough = 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_PERFMON

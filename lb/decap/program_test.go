@@ -19,19 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
-
-// requireRoot skips a test that needs privileges, or fails it where they were promised.
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
-		t.Fatal("this test needs root, and REMORA_REQUIRE_ROOT=1 promises it")
-	}
-	t.Skip("this test needs root: it loads BPF programs")
-}
 
 // testConfig accepts server4 and server6, and as inner destinations the two VIPs.
 func testConfig() Config {
@@ -140,7 +129,7 @@ func (c frameCase) check(t *testing.T, d *Decap) {
 
 func checkFrames(t *testing.T, cfg Config, cases []frameCase) {
 	t.Helper()
-	requireRoot(t)
+	require.Root(t)
 	d := newDecap(t, cfg)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.check(t, d) })
@@ -385,7 +374,7 @@ func TestECN(t *testing.T) {
 
 // TestECNChecksum compares the updated header checksum with one computed anew.
 func TestECNChecksum(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -404,7 +393,7 @@ func TestECNChecksum(t *testing.T) {
 // TestRandomFrames: whatever arrives is counted once, gets the verdict of its reason, and is
 // untouched unless it was decapsulated.
 func TestRandomFrames(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -452,7 +441,7 @@ func randomFrame(rng *rand.Rand) []byte {
 // TestVerifierWork keeps the load time in hand: what the verifier walks is mostly paths, three of
 // tags times eight kinds, not instructions.
 func TestVerifierWork(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	d := newDecap(t, testConfig())
 	info, err := d.objects.RemoraDecap.Info()
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/remora-lb/remora/test/require"
 )
 
 // wire is a server in a network namespace of its own, and the other end of its link in a second
@@ -27,7 +29,7 @@ type wire struct {
 // newWire makes both namespaces with a veth pair that is up: "srv0" at the server.
 func newWire(t *testing.T, mtu int) *wire {
 	t.Helper()
-	requireRoot(t)
+	require.Root(t)
 	runtime.LockOSThread()
 	home := must(netns.Get())(t)
 	peerNS := must(netns.New())(t)

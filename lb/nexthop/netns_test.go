@@ -20,22 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // deadline bounds every wait for something that the kernel does.
 const deadline = 20 * time.Second
-
-// needRoot skips a test that needs privileges, or fails it where root was promised.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
-		t.Fatal("REMORA_REQUIRE_ROOT=1, but this is not root")
-	}
-	t.Skip("needs root, to make network namespaces")
-}
 
 // namespace is a network namespace of a test.
 type namespace struct {
@@ -180,7 +169,7 @@ type wire struct {
 
 func newWire(t *testing.T) *wire {
 	t.Helper()
-	needRoot(t)
+	require.Root(t)
 	w := &wire{newNamespace(t), newNamespace(t)}
 	w.plug(t)
 	return w

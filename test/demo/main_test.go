@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/remora-lb/remora/test/require"
 	"github.com/remora-lb/remora/test/rig"
 )
 
@@ -31,22 +32,8 @@ type programs struct{ demo, remora string }
 // promised.
 func build(t *testing.T) programs {
 	t.Helper()
-	lacks := ""
-	if os.Geteuid() != 0 {
-		lacks = "root"
-	}
-	for _, tool := range []string{"nginx", "curl"} {
-		if _, err := exec.LookPath(tool); err != nil && lacks == "" {
-			lacks = tool
-		}
-	}
-	switch {
-	case lacks == "":
-	case os.Getenv("REMORA_REQUIRE_ROOT") == "1":
-		t.Fatalf("this needs %s, and REMORA_REQUIRE_ROOT=1", lacks)
-	default:
-		t.Skipf("this needs %s", lacks)
-	}
+	require.Root(t)
+	require.Tools(t, "nginx", "curl")
 	dir := t.TempDir()
 	p := programs{filepath.Join(dir, "demo"), filepath.Join(dir, "remora")}
 	for path, pkg := range map[string]string{p.demo: "test/demo", p.remora: "cmd/remora"} {

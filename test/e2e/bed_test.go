@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/remora-lb/remora/test/require"
 	"github.com/remora-lb/remora/test/rig"
 )
 
@@ -39,31 +39,11 @@ type bed struct {
 	webs   map[*rig.Node]*rig.Web
 }
 
-// require skips a test where it cannot run, or fails it where everything was promised.
-func require(t *testing.T) {
-	t.Helper()
-	lacks := ""
-	if os.Geteuid() != 0 {
-		lacks = "root"
-	}
-	for _, tool := range []string{"nginx", "curl"} {
-		if _, err := exec.LookPath(tool); err != nil && lacks == "" {
-			lacks = tool
-		}
-	}
-	switch {
-	case lacks == "":
-	case os.Getenv("REMORA_REQUIRE_ROOT") == "1":
-		t.Fatalf("this needs %s, and REMORA_REQUIRE_ROOT=1", lacks)
-	default:
-		t.Skipf("this needs %s", lacks)
-	}
-}
-
 // newBed builds a lab for the default VIPs in which nothing runs yet.
 func newBed(t *testing.T, cfg rig.Config) *bed {
 	t.Helper()
-	require(t)
+	require.Root(t)
+	require.Tools(t, "nginx", "curl", "setpriv")
 	cfg.VIPs = []netip.Addr{vip4(), vip6()}
 	lab, err := rig.New(cfg)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/remora-lb/remora/test/require"
 )
 
 // httpClient returns an HTTP client whose connections start in the node.
@@ -75,7 +77,7 @@ func TestHTTP(t *testing.T) {
 }
 
 func TestNginx(t *testing.T) {
-	requireTool(t, "nginx")
+	require.Tools(t, "nginx")
 	l := newLab(t, Config{Servers: 2})
 	ctx := testContext(t)
 	const size = 300_000

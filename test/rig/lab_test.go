@@ -18,39 +18,17 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/remora-lb/remora/test/require"
 )
 
 // testTimeout is how long one test may wait for something.
 const testTimeout = 20 * time.Second
 
-// requireRoot skips a test that needs root, or fails it where root was promised.
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
-		t.Fatal("not root, but REMORA_REQUIRE_ROOT=1")
-	}
-	t.Skip("network namespaces need root")
-}
-
-// requireTool skips a test that needs a program, or fails it where everything was promised.
-func requireTool(t *testing.T, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err == nil {
-		return
-	}
-	if os.Getenv("REMORA_REQUIRE_ROOT") == "1" {
-		t.Fatalf("no %s, but REMORA_REQUIRE_ROOT=1", name)
-	}
-	t.Skipf("needs %s", name)
-}
-
 // newLab builds a lab that ends with the test.
 func newLab(t *testing.T, cfg Config) *Lab {
 	t.Helper()
-	requireRoot(t)
+	require.Root(t)
 	l, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +53,7 @@ func testVIPs() []netip.Addr {
 }
 
 func TestNewRefusesConfig(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	for _, cfg := range []Config{{Balancers: 10}, {Balancers: -1}, {Servers: 10}, {Servers: -1}} {
 		t.Run(fmt.Sprintf("%+v", cfg), func(t *testing.T) {
 			l, err := New(cfg)
@@ -183,7 +161,7 @@ func assertNoThreadIn(t *testing.T, links map[string]string) {
 }
 
 func TestTwoLabsAtOnce(t *testing.T) {
-	requireRoot(t)
+	require.Root(t)
 	for range 2 {
 		t.Run("lab", func(t *testing.T) {
 			t.Parallel()

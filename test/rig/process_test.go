@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/remora-lb/remora/test/require"
 )
 
 func TestRun(t *testing.T) {
@@ -122,7 +124,7 @@ func TestLeftoversOfKilledProcess(t *testing.T) {
 	if os.Getenv("RIG_TEST_ABANDON") == "1" {
 		abandonLab()
 	}
-	requireRoot(t)
+	require.Root(t)
 	h := startAbandoner(t)
 	lab, child := h.lab, h.child
 

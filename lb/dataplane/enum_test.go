@@ -1,0 +1,65 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/remora-lb/remora/lb"
+)
+
+// enumNames reads the names of an enum of bpf/types.h, up to the one that gives its length.
+func enumNames(t *testing.T, enum, prefix string) []string {
+	t.Helper()
+	source, err := os.ReadFile("../../bpf/types.h")
+	check(t, err)
+	body := regexp.MustCompile(`(?s)\nenum ` + enum + ` \{(.*?)\n\};`).FindSubmatch(source)
+	if body == nil {
+		t.Fatalf("bpf/types.h has no enum %s", enum)
+	}
+	text := regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAllString(string(body[1]), "")
+	var names []string
+	for part := range strings.SplitSeq(text, ",") {
+		name := strings.TrimSpace(part)
+		if name == prefix+"LEN" {
+			return names
+		}
+		short, ok := strings.CutPrefix(name, prefix)
+		if !ok || strings.Contains(short, "=") {
+			t.Fatalf("enum %s has %q before %sLEN", enum, name, prefix)
+		}
+		names = append(names, short)
+	}
+	t.Fatalf("enum %s has no %sLEN", enum, prefix)
+	return nil
+}
+
+func TestReasonsAreThoseOfTheProgram(t *testing.T) {
+	var want []string
+	for r := range lb.ReasonLen {
+		want = append(want, strings.ToUpper(r.String()))
+	}
+	wantEqual(t, "enum reason", enumNames(t, "reason", "REASON_"), want)
+}
+
+func TestEncapsAreThoseOfTheProgram(t *testing.T) {
+	kinds := []struct {
+		name string
+		kind uint16
+	}{
+		{"NONE", encapNone}, {"IPIP4", encapIPIP4}, {"IPIP6", encapIPIP6}, {"GUE4", encapGUE4}, {"GUE6", encapGUE6},
+		{"GUE4_SUM", encapGUE4Sum}, {"GUE6_SUM", encapGUE6Sum},
+	}
+	var want []string
+	for i, k := range kinds {
+		if int(k.kind) != i {
+			t.Errorf("%s is %d, want %d", k.name, k.kind, i)
+		}
+		want = append(want, k.name)
+	}
+	wantEqual(t, "enum encap", enumNames(t, "encap", "ENCAP_"), want)
+}

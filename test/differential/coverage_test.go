@@ -1,0 +1,107 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+package differential
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/model"
+	"github.com/remora-lb/remora/test/frames"
+)
+
+// combination is what matters of a forwarded frame and its way.
+type combination struct {
+	inner6, outer6 bool
+	encap          lb.Encap
+	checksum       bool // GUE's
+	defaultRing    bool // of lb.DefaultRingSize slots
+	tags           int  // VLAN tags
+}
+
+// combinations is all that there are.
+func combinations() []combination {
+	var all []combination
+	for n := range 2 * 2 * 2 * 3 {
+		c := combination{inner6: n&1 != 0, outer6: n&2 != 0, defaultRing: n&4 != 0, tags: n / 8}
+		gue, gueChecksum := c, c
+		gue.encap = lb.GUE
+		gueChecksum.encap, gueChecksum.checksum = lb.GUE, true
+		all = append(all, c, gue, gueChecksum)
+	}
+	return all
+}
+
+// coverage counts what frames met.
+type coverage struct {
+	reasons   [lb.ReasonLen]int
+	forwarded map[combination]int
+}
+
+func (c *coverage) add(tables *model.Tables, frame []byte, res model.Result) {
+	c.reasons[res.Reason]++
+	if res.Reason != lb.ReasonForwarded {
+		return
+	}
+	real := tables.Reals[res.Real]
+	c.forwarded[combination{
+		inner6:      real.VIP.Addr.Is6(),
+		outer6:      real.Tunnel.Destination.Is6(),
+		encap:       real.Tunnel.Encap,
+		checksum:    real.Tunnel.Checksum,
+		defaultRing: len(tables.VIPs[real.VIP]) == lb.DefaultRingSize,
+		tags:        tags(frame),
+	}]++
+}
+
+// tags counts the VLAN tags of a frame that was forwarded.
+func tags(frame []byte) int {
+	n := 0
+	for at := frames.HeaderLen; ; at += 4 {
+		etherType := binary.BigEndian.Uint16(frame[at-2:])
+		if etherType != frames.EtherTypeTag && etherType != frames.EtherTypeSTag {
+			return n
+		}
+		n++
+	}
+}
+
+// lacks names what was met less often than it should be. The model never gives no_room.
+func (c *coverage) lacks(leastReason, leastCombination int) []string {
+	var lacks []string
+	for i, n := range c.reasons {
+		if r := lb.Reason(i); n < leastReason && r != lb.ReasonNoRoom {
+			lacks = append(lacks, fmt.Sprintf("%s: %d frames", r, n))
+		}
+	}
+	for _, of := range combinations() {
+		if n := c.forwarded[of]; n < leastCombination {
+			lacks = append(lacks, fmt.Sprintf("forwarded with %+v: %d frames", of, n))
+		}
+	}
+	return lacks
+}
+
+func TestCoverageIsJudged(t *testing.T) {
+	c := &coverage{forwarded: map[combination]int{}}
+	if got, want := len(c.lacks(1, 1)), int(lb.ReasonLen)-1+2*2*3*2*3; got != want {
+		t.Errorf("no frames lack %d kinds of coverage, want %d", got, want)
+	}
+	for i := range c.reasons {
+		c.reasons[i] = 7
+	}
+	for _, of := range combinations() {
+		c.forwarded[of] = 3
+	}
+	if lacks := c.lacks(7, 3); len(lacks) != 0 {
+		t.Errorf("enough frames lack %q", lacks)
+	}
+	c.reasons[lb.ReasonICMP]--
+	c.forwarded[combination{outer6: true, tags: 2}]--
+	if lacks := c.lacks(7, 3); len(lacks) != 2 {
+		t.Errorf("two kinds of frames too few lack %q", lacks)
+	}
+}

@@ -1,0 +1,114 @@
+// Copyright the remora authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package repository tests the repository itself: import arrows, licences, and the commands that
+// its documents name.
+package repository
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/remora-lb/remora"
+
+// goPackage is what `go list` says of a package.
+type goPackage struct {
+	ImportPath, Dir                    string
+	Imports, TestImports, XTestImports []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,TestImports,XTestImports", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []goPackage
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// foreign says which packages may use a library; docs/architecture.md says why.
+var foreign = map[string][]string{
+	"github.com/cilium/ebpf":         {"lb/dataplane", "lb/attach", "lb/decap", "bench", "cmd/remora", "test/rig"},
+	"github.com/vishvananda/netlink": {"lb/nexthop", "lb/attach", "bench", "test/rig"},
+	"github.com/vishvananda/netns":   {"lb/nexthop", "bench", "test/rig"},
+	"go.yaml.in/yaml":                {"lb/config"},
+	"github.com/spf13/cobra":         {"cmd/remora"},
+}
+
+// own says which packages of this module each may import; lb itself is allowed to all.
+var own = map[string][]string{
+	"lb":                   {},
+	"lb/config":            {},
+	"lb/maglev":            {},
+	"lb/model":             {"lb/maglev"},
+	"lb/engine":            {"lb/maglev"},
+	"lb/engine/enginetest": {"lb/engine"},
+	"lb/discovery/static":  {},
+	"lb/nexthop":           {},
+	"lb/attach":            {},
+	"lb/dataplane":         {"lb/attach", "lb/engine"},
+	"lb/decap":             {"lb/attach"},
+	"bench":                {"lb/maglev", "lb/dataplane"},
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		if strings.HasPrefix(name, "test/") || name == "cmd/remora" {
+			checkForeign(t, name, p.Imports)
+			continue
+		}
+		allowed, known := own[name]
+		if !known {
+			t.Errorf("package %s is in no row of this test: say what it may import", name)
+		}
+		for _, imp := range p.Imports {
+			to, ours := strings.CutPrefix(imp, module+"/")
+			if ours && to != "lb" && !contains(allowed, to) {
+				t.Errorf("%s imports %s", name, to)
+			}
+		}
+		checkForeign(t, name, p.Imports)
+	}
+}
+
+func checkForeign(t *testing.T, name string, imports []string) {
+	t.Helper()
+	for _, imp := range imports {
+		for library, users := range foreign {
+			if strings.HasPrefix(imp, library) && !contains(users, name) {
+				t.Errorf("%s imports %s, which only %v may", name, imp, users)
+			}
+		}
+		if strings.HasPrefix(imp, module+"/test/") && !strings.HasPrefix(name, "test/") {
+			t.Errorf("%s imports the test package %s", name, imp)
+		}
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, one := range list {
+		if one == s {
+			return true
+		}
+	}
+	return false
+}
