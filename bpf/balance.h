@@ -13,6 +13,7 @@
 #include "vip.h"
 #include "ring.h"
 #include "real.h"
+#include "icmp.h"
 #include "echo.h"
 #include "parse.h"
 #include "checksum.h"

@@ -36,6 +36,8 @@ static __always_inline __u64 inner4_sum(void *ip, void *end)
 
 	if (LD8(ip) != 0x45 || ip + IP4_BYTES + UDP_BYTES > end)
 		return 0;
+	if (protocol == IPPROTO_ICMP)
+		return sum; /* its checksum covers no pseudo header */
 	if (protocol == IPPROTO_UDP && LD16(ip + IP4_BYTES + 6) == 0)
 		return 0;
 	sum += sum_words_not(ip + 12, 2);
@@ -50,7 +52,7 @@ static __always_inline __u64 inner6_sum(void *ip, void *end)
 
 	if (ip + IP6_BYTES + UDP_BYTES > end)
 		return 0;
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+	if (!is_tcp_or_udp(protocol) && protocol != IPPROTO_ICMPV6)
 		return 0;
 	if (protocol == IPPROTO_UDP && LD16(ip + IP6_BYTES + 6) == 0)
 		return 0;

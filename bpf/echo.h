@@ -5,33 +5,7 @@
  */
 #pragma once
 
-#define ICMP_BYTES 8
-#define ICMP4_ECHO 8	/* RFC 792; the reply is type 0 */
-#define ICMP6_ECHO 128	/* RFC 4443 section 4.1; the reply is type 129 */
 #define ECHO_TTL 64
-
-static __always_inline enum reason echo_check4(void *ip, void *end, __u32 payload, __u32 header)
-{
-	void *icmp = ip + IP4_BYTES;
-
-	/* The second condition follows from the lengths; the verifier does not see that. */
-	if (payload < ICMP_BYTES || icmp + ICMP_BYTES > end)
-		return REASON_TRUNCATED;
-	if (header != IP4_BYTES || LD8(icmp) != ICMP4_ECHO)
-		return REASON_ICMP;
-	return REASON_ECHO_ANSWERED;
-}
-
-static __always_inline enum reason echo_check6(void *ip, void *end, __u32 payload, __u32 offset)
-{
-	void *icmp = ip + IP6_BYTES;
-
-	if (payload < ICMP_BYTES || icmp + ICMP_BYTES > end)
-		return REASON_TRUNCATED;
-	if (offset != IP6_BYTES || LD8(icmp) != ICMP6_ECHO)
-		return REASON_ICMP;
-	return REASON_ECHO_ANSWERED;
-}
 
 /* A 16-bit word of a checksummed header changes: RFC 1624 equation 3. */
 static __always_inline __u16 checksum_adjust(__u16 sum, __u16 from, __u16 to)
@@ -86,7 +60,7 @@ static __always_inline void echo_answer6(void *ip)
 	echo_set_type(ip + IP6_BYTES, ICMP6_ECHO + 1);
 }
 
-/* After echo_check found that there is a whole echo header; the verifier wants to see it again. */
+/* After icmp.h found that there is a whole echo header; the verifier wants to see it again. */
 static __always_inline enum reason echo_answer(struct xdp_md *ctx, const struct packet *p)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

@@ -45,7 +45,7 @@ static __always_inline enum reason parse_plain4(struct packet *p, void *ip, void
 	p->protocol = LD8(ip + 9);
 	if (unlikely(LD8(ip) != 0x45 || LD16(ip + 6) & IP4_FRAGMENT))
 		return REASON_UNDECIDED;
-	if (unlikely(p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP))
+	if (unlikely(!is_tcp_or_udp(p->protocol)))
 		return REASON_UNDECIDED;
 	p->bytes = bpf_ntohs(LD16(ip + 2));
 	if (unlikely(p->bytes < IP4_BYTES + l4_min_bytes(p->protocol) || p->bytes > room))
@@ -63,7 +63,7 @@ static __always_inline enum reason parse_plain6(struct packet *p, void *ip, void
 	p->protocol = LD8(ip + 6);
 	if (unlikely(LD8(ip) >> 4 != 6))
 		return REASON_UNDECIDED;
-	if (unlikely(p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP))
+	if (unlikely(!is_tcp_or_udp(p->protocol)))
 		return REASON_UNDECIDED;
 	p->bytes = IP6_BYTES + bpf_ntohs(LD16(ip + 4));
 	if (unlikely(p->bytes < IP6_BYTES + l4_min_bytes(p->protocol) || p->bytes > room))
@@ -112,8 +112,8 @@ static __always_inline enum reason parse_any4(struct packet *p, void *ip, void *
 	if (LD16(ip + 6) & IP4_FRAGMENT)
 		return REASON_FRAGMENT;
 	if (p->protocol == IPPROTO_ICMP)
-		return echo_check4(ip, end, payload, header);
-	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP)
+		return icmp4_parse(p, ip, end, header, payload);
+	if (!is_tcp_or_udp(p->protocol))
 		return REASON_OTHER_PROTOCOL;
 	/* The second condition follows from the lengths; the verifier does not see that. */
 	if (payload < l4_min_bytes(p->protocol) || ip + header + UDP_BYTES > end)
@@ -207,8 +207,8 @@ static __always_inline enum reason parse_any6(struct packet *p, void *ip, void *
 	offset = ip6_l4(p);
 	payload = p->bytes - offset;
 	if (p->protocol == IPPROTO_ICMPV6)
-		return echo_check6(ip, end, payload, offset);
-	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP)
+		return icmp6_parse(p, ip, end, offset, payload);
+	if (!is_tcp_or_udp(p->protocol))
 		return REASON_OTHER_PROTOCOL;
 	/* The second condition follows from the lengths; the verifier does not see that. */
 	if (payload < l4_min_bytes(p->protocol) || ip + offset + UDP_BYTES > end)

@@ -121,7 +121,10 @@ func checkPrivileges() error {
 	if err != nil {
 		return err
 	}
-	return p.Check()
+	if err := p.Check(); err != nil {
+		return err
+	}
+	return attach.CheckKernel()
 }
 
 // resolveTime is how long a start or a reload waits for the link addresses of servers, before it

@@ -149,14 +149,16 @@ func newStatus(before, now *dataplane.Snapshot, elapsed time.Duration) *status {
 	for _, r := range before.Reals {
 		earlier[r.ID] = r.Counter
 	}
+	reals := make(map[lb.VIP][]dataplane.RealState)
+	for _, r := range now.Reals {
+		reals[r.VIP] = append(reals[r.VIP], r)
+	}
 	for _, v := range now.VIPs {
 		vs := vipStatus{VIP: v.VIP.String(), Service: v.Service, RingSize: v.Ring.Size, RingHash: v.Ring.Hash.String(), Reals: []realStatus{}}
-		for _, r := range now.Reals {
-			if r.VIP == v.VIP {
-				rs := newRealStatus(r, earlier[r.ID], elapsed)
-				vs.Reals = append(vs.Reals, rs)
-				vs.add(rs.traffic)
-			}
+		for _, r := range reals[v.VIP] {
+			rs := newRealStatus(r, earlier[r.ID], elapsed)
+			vs.Reals = append(vs.Reals, rs)
+			vs.add(rs.traffic)
 		}
 		s.VIPs = append(s.VIPs, vs)
 	}

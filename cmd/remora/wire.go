@@ -171,7 +171,7 @@ func (b *balancer) reload(ctx context.Context, load func() (*config.Config, erro
 		return err
 	}
 	// A server that is new gets packets as soon as it is in a ring: its link address comes first.
-	b.engine.SetNextHops(b.resolve(ctx, c))
+	b.engine.LearnNextHops(b.resolve(ctx, c))
 	b.cfg = c
 	b.static.Replace(fileSet(c))
 	return nil

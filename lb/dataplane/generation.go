@@ -100,8 +100,6 @@ func loadError(err error) error {
 		return fmt.Errorf("load program: refused by the kernel's verifier: %+v", verifier)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("load program: not permitted: CAP_BPF and CAP_NET_ADMIN are needed: %v", err)
-	case errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("load program: this kernel has no BPF: %v", err)
 	case errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("load program: no memory for its maps: fewer VIPs or smaller rings are needed: %v", err)
 	}

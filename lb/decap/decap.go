@@ -43,6 +43,9 @@ func New(cfg Config) (*Decap, error) {
 	if err := privileges.Check(); err != nil {
 		return nil, err
 	}
+	if err := attach.CheckKernel(); err != nil {
+		return nil, err
+	}
 	d := &Decap{cfg: cfg}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, d.Close())

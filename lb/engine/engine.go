@@ -47,7 +47,7 @@ type Engine struct {
 	retry     backoff
 	wanted    []netip.Addr // the last set given to hops
 	problems  []Problem
-	gen       uint64
+	changes   uint64
 	lastApply time.Time
 	lastError string
 }
@@ -142,6 +142,19 @@ func cloneBackends(backends map[string][]lb.Backend) map[string][]lb.Backend {
 func (e *Engine) SetNextHops(hops map[netip.Addr]lb.NextHop) {
 	hops = maps.Clone(hops)
 	e.set(func(in *inputs) { in.hops = hops })
+}
+
+// LearnNextHops adds to the set of resolved addresses, for addresses that a change of services is
+// about to need. It lasts until the next SetNextHops.
+func (e *Engine) LearnNextHops(hops map[netip.Addr]lb.NextHop) {
+	e.set(func(in *inputs) {
+		all := maps.Clone(in.hops) // what in points to is never written to
+		if all == nil {
+			all = make(map[netip.Addr]lb.NextHop, len(hops))
+		}
+		maps.Copy(all, hops)
+		in.hops = all
+	})
 }
 
 // set changes the inputs and says so to Run.
@@ -338,8 +351,8 @@ func (e *Engine) finish(steps []step, err error) {
 	e.retry.reset()
 	e.lastError, e.lastApply = "", time.Now()
 	if n := changes(steps); n > 0 {
-		e.gen++
-		e.log.Info("data plane changed", "generation", e.gen, "steps", n,
+		e.changes++
+		e.log.Info("data plane changed", "change", e.changes, "steps", n,
 			"vips", len(e.have.vips), "reals", len(e.have.reals))
 	}
 	e.repairDue = false

@@ -82,9 +82,9 @@ func TestUnchangedInputWritesNothing(t *testing.T) {
 		set()
 		synctest.Wait()
 		b.dp.TakeCalls()
-		writes, gen := b.dp.Writes(), b.Status().Generation
-		if writes == 0 || gen == 0 {
-			t.Fatalf("%d writes, generation %d: nothing was applied", writes, gen)
+		writes, changes := b.dp.Writes(), b.Status().Changes
+		if writes == 0 || changes == 0 {
+			t.Fatalf("%d writes, %d changes: nothing was applied", writes, changes)
 		}
 
 		set()
@@ -102,8 +102,8 @@ func TestUnchangedInputWritesNothing(t *testing.T) {
 		set()
 		synctest.Wait()
 		b.expectCalls(t)
-		if got := b.Status().Generation; got != gen {
-			t.Errorf("generation %d, want %d", got, gen)
+		if got := b.Status().Changes; got != changes {
+			t.Errorf("%d changes, want %d", got, changes)
 		}
 		if _, asked := b.hops.Wanted(); asked > 3 {
 			t.Errorf("next hops were wanted %d times", asked)

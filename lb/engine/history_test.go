@@ -198,7 +198,7 @@ func TestConcurrentUse(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	b := newFixture(t, nil, nil)
-	if s := b.Status(); s.Generation != 0 || !s.Settled || !s.LastApply.IsZero() {
+	if s := b.Status(); s.Changes != 0 || !s.Settled || !s.LastApply.IsZero() {
 		t.Errorf("status before the first pass: %+v", s)
 	}
 	b.SetServices([]lb.Service{service(t, "web", vip1), service(t, "dns", vip2)})
@@ -218,7 +218,7 @@ func TestStatus(t *testing.T) {
 		r.Tunnel = lb.Tunnel{Destination: r.Backend.Addr, Source: netip.MustParsePrefix("172.16.0.0/16")}
 		return r
 	}
-	want := engine.Status{Generation: 1, Settled: true, Services: []engine.ServiceStatus{
+	want := engine.Status{Changes: 1, Settled: true, Services: []engine.ServiceStatus{
 		{Name: "dns", VIPs: []engine.VIPStatus{
 			{VIPEntry: lb.VIPEntry{VIP: dns, Service: "dns", RingID: 1, Ring: lb.Ring{Size: 7}}},
 		}},

@@ -14,8 +14,8 @@ import (
 // Status is what the data plane has, as of the end of the last pass. It is shared by all who asked
 // for it: read it only.
 type Status struct {
-	// Generation counts the passes that changed something and succeeded.
-	Generation uint64
+	// Changes counts the passes that changed something and succeeded.
+	Changes uint64
 	// LastApply is when the data plane was last found or made equal to what is wanted; zero if never.
 	LastApply time.Time
 	// LastError is why the last pass failed; empty if it did not.
@@ -56,11 +56,11 @@ func (e *Engine) Status() Status { return *e.status.Load() }
 // publish makes the realised state the status.
 func (e *Engine) publish() {
 	s := Status{
-		Generation: e.gen,
-		LastApply:  e.lastApply,
-		LastError:  e.lastError,
-		Settled:    e.adopted == nil,
-		Problems:   slices.Clone(e.problems),
+		Changes:   e.changes,
+		LastApply: e.lastApply,
+		LastError: e.lastError,
+		Settled:   e.adopted == nil,
+		Problems:  slices.Clone(e.problems),
 	}
 	reals := make(map[lb.VIP][]lb.Real)
 	for _, r := range e.have.reals {

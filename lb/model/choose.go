@@ -22,15 +22,15 @@ func (t *Tables) hasAddr(addr netip.Addr) bool {
 
 // findVIP is section 3: the VIP of the destination port, else the one of all ports.
 func (t *Tables) findVIP(p *packet) lb.Reason {
-	for _, port := range []uint16{p.dport, 0} {
-		vip := lb.VIP{Addr: p.dst, Port: port, Protocol: lb.Protocol(p.protocol)}
+	for _, port := range []uint16{p.flow.dport, 0} {
+		vip := lb.VIP{Addr: p.flow.dst, Port: port, Protocol: p.flow.protocol}
 		if ring, ok := t.VIPs[vip]; ok {
 			t.note("vip", "%s, a ring of %d slots", vip, len(ring))
 			p.ring, p.hashPort = ring, port
 			return undecided
 		}
 	}
-	t.note("vip", "none has %s, %s", netip.AddrPortFrom(p.dst, p.dport), lb.Protocol(p.protocol))
+	t.note("vip", "none has %s, %s", netip.AddrPortFrom(p.flow.dst, p.flow.dport), p.flow.protocol)
 	return lb.ReasonNotVIP
 }
 
@@ -39,7 +39,7 @@ func (t *Tables) chooseReal(p *packet) lb.Reason {
 	if len(p.ring) == 0 {
 		return lb.ReasonRingEmpty
 	}
-	hash := maglev.FlowHash(p.src, p.sport, p.hashPort)
+	hash := maglev.FlowHash(p.flow.src, p.flow.sport, p.hashPort)
 	index := maglev.SlotIndex(hash, uint32(len(p.ring)))
 	p.realID = p.ring[index].Cur()
 	t.note("ring", "hash %#08x, slot %d, real %d", hash, index, p.realID)

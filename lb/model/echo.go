@@ -9,44 +9,27 @@ import (
 	"github.com/remora-lb/remora/lb"
 )
 
-// Types of ICMP (RFC 792) and ICMPv6 (RFC 4443), and the TTL of an answer.
-const (
-	icmpEchoReply     = 0
-	icmpEchoRequest   = 8
-	icmpv6EchoRequest = 128
-	icmpv6EchoReply   = 129
+// defaultTTL is that of answers and of outer headers.
+const defaultTTL = 64
 
-	defaultTTL = 64
-)
-
-// answerEcho is section 2: it ends every ICMP packet, and turns an echo request to a VIP's
-// address into its answer.
+// answerEcho turns an echo request to a VIP's address into its answer.
 func (t *Tables) answerEcho(p *packet) lb.Reason {
-	if !p.isICMP() {
-		return undecided
-	}
-	if len(p.payload) < icmpLen {
-		return lb.ReasonTruncated
-	}
-	request, reply := byte(icmpEchoRequest), byte(icmpEchoReply)
-	if p.isIPv6() {
-		request, reply = icmpv6EchoRequest, icmpv6EchoReply
-	}
-	if p.payload[0] != request || !t.hasAddr(p.dst) || p.extended {
-		t.note("echo", "type %d, not to be answered", p.payload[0])
+	if !t.hasAddr(p.dst) || p.extended {
+		t.note("icmp", "an echo request, not to be answered")
 		return lb.ReasonICMP
 	}
 	swap(p.ethernet[0:6], p.ethernet[6:12])
 	if p.isIPv6() {
 		p.ip[7] = defaultTTL
 		swap(p.ip[8:24], p.ip[24:40])
+		setICMPType(p.payload, icmpv6EchoReply)
 	} else {
 		p.ip[8] = defaultTTL
 		swap(p.ip[12:16], p.ip[16:20])
 		setIPv4Checksum(p.ipHeader)
+		setICMPType(p.payload, icmpEchoReply)
 	}
-	setICMPType(p.payload, reply)
-	t.note("echo", "answered to %s", p.src)
+	t.note("icmp", "an echo request, answered to %s", p.src)
 	return lb.ReasonEchoAnswered
 }
 

@@ -91,12 +91,7 @@ func TestGUEChecksum(t *testing.T) {
 	wrongHeader := to(false, datagram).Bytes()
 	wrongHeader[10] ^= 0x55
 
-	const absent, verifies = false, true
-	cases := []struct {
-		name   string
-		packet frames.Packet
-		want   bool
-	}{
+	runChecksums(t, []checksumCase{
 		{"IPv4 UDP", to(false, datagram), verifies},
 		{"IPv4 TCP", to(false, tcp), verifies},
 		{"IPv4 options", options, absent},
@@ -106,7 +101,20 @@ func TestGUEChecksum(t *testing.T) {
 		{"IPv6 TCP", to(true, tcp), verifies},
 		{"IPv6 UDP without checksum", to(true, unchecked), absent},
 		{"IPv6 extension header", extended, absent},
-	}
+	})
+}
+
+const absent, verifies = false, true
+
+type checksumCase struct {
+	name   string
+	packet frames.Packet
+	want   bool // absent or verifies
+}
+
+// runChecksums recomputes GUE's checksum over everything, for reals of both families.
+func runChecksums(t *testing.T, cases []checksumCase) {
+	t.Helper()
 	for _, c := range cases {
 		for _, real := range []string{"10.0.0.1", "fc00::1"} {
 			t.Run(c.name+" to "+real, func(t *testing.T) {
@@ -118,7 +126,11 @@ func TestGUEChecksum(t *testing.T) {
 				if f.EtherType = frames.EtherTypeIPv4; c.packet.Bytes()[0]>>4 == 6 {
 					f.EtherType = frames.EtherTypeIPv6
 				}
-				out := process(t, tables, f.Bytes()).Frame[14:]
+				res := process(t, tables, f.Bytes())
+				if res.Reason != lb.ReasonForwarded {
+					t.Fatal(res.Reason)
+				}
+				out := res.Frame[14:]
 				src, dst := ipAddrs(out)
 				datagram := out[r.Tunnel.OuterLen()-8:]
 				checksum := binary.BigEndian.Uint16(datagram[6:])

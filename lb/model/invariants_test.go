@@ -159,21 +159,28 @@ const (
 	checksumWrong
 )
 
-// innerChecksum judges the transport checksum of a forwarded packet.
+// innerChecksum judges the transport or ICMP checksum of a forwarded packet.
 func innerChecksum(packet []byte) int {
 	src, dst := ipAddrs(packet)
 	protocol, headerLen := packet[6], 40
 	if packet[0]>>4 == 4 {
 		protocol, headerLen = packet[9], int(packet[0]&0x0f)*4
 	}
-	if protocol != 6 && protocol != 17 || packet[0]&0x0f > 5 && packet[0]>>4 == 4 {
-		return checksumAbsent // behind an extension header, behind options
-	}
 	segment := packet[headerLen:]
-	if protocol == 17 && segment[6] == 0 && segment[7] == 0 {
+	var wrong bool
+	switch {
+	case packet[0]>>4 == 4 && headerLen > 20:
+		return checksumAbsent // behind options
+	case protocol == 17 && segment[6] == 0 && segment[7] == 0:
 		return checksumAbsent
+	case protocol == 6, protocol == 17, protocol == 58:
+		wrong = frames.TransportChecksum(src, dst, protocol, segment) != 0
+	case protocol == 1:
+		wrong = frames.Checksum(segment) != 0
+	default:
+		return checksumAbsent // behind an extension header
 	}
-	if frames.TransportChecksum(src, dst, protocol, segment) != 0 {
+	if wrong {
 		return checksumWrong
 	}
 	return checksumRight
@@ -236,22 +243,31 @@ func TestGeneratedFrames(t *testing.T) {
 	t.Logf("seed %d", seed)
 	tables := frames.Tables(seed)
 	g := frames.NewGenerator(rand.New(rand.NewPCG(seed, 0)), frames.Targets(tables)...)
-	computed := 0
+	computed := map[byte]int{} // by the protocol behind the IP header
 	for range 50_000 {
 		frame := g.Next().Bytes
 		res := process(t, tables, frame)
 		tunnel := tables.Reals[res.Real].Tunnel
-		if res.Reason == lb.ReasonForwarded && tunnel.Checksum && innerChecksum(ipPacket(frame[ipAt(frame):])) == checksumRight {
-			computed++
+		if res.Reason != lb.ReasonForwarded || !tunnel.Checksum {
+			continue
+		}
+		if packet := ipPacket(frame[ipAt(frame):]); innerChecksum(packet) == checksumRight {
+			protocol := packet[6]
+			if packet[0]>>4 == 4 {
+				protocol = packet[9]
+			}
+			computed[protocol]++
 		}
 	}
-	if computed < 1000 {
-		t.Errorf("only %d computed checksums were verified", computed)
+	for protocol, least := range map[byte]int{6: 500, 17: 500, 1: 100, 58: 100} {
+		if n := computed[protocol]; n < least {
+			t.Errorf("only %d computed checksums of protocol %d were verified", n, protocol)
+		}
 	}
 }
 
 // FuzzProcess holds any frame against the invariants. testdata has short frames of the generator,
-// of most kinds and of each reason.
+// of most kinds and of each reason, and among them ICMP errors of all kinds.
 func FuzzProcess(f *testing.F) {
 	tables := frames.Tables(1)
 	f.Fuzz(func(t *testing.T, frame []byte) {

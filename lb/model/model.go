@@ -65,7 +65,7 @@ func (t *Tables) Process(frame []byte) Result {
 func (t *Tables) steps(p *packet) lb.Reason {
 	for _, step := range []func(*packet) lb.Reason{
 		t.parse,
-		t.answerEcho,
+		t.handleICMP,
 		t.findVIP,
 		t.chooseReal,
 		t.checkReal,

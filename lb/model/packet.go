@@ -28,11 +28,10 @@ type packet struct {
 	// extended tells that there are IPv4 options or IPv6 extension headers.
 	extended bool
 	src, dst netip.Addr
-	// sport and dport are set for TCP and UDP; findVIP sets hashPort.
-	sport, dport uint16
 
 	// Set by the step named in the comment.
 
+	flow     flow      // parse; of an ICMP error, followError
 	hashPort uint16    // findVIP: the destination port as the hash takes it
 	ring     Ring      // findVIP
 	realID   lb.RealID // chooseReal

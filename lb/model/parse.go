@@ -36,9 +36,11 @@ const (
 	// The more-fragments bit and the offset, in IPv4's and the IPv6 fragment header's field.
 	fragmentMask4 = 0x3fff
 	fragmentMask6 = 0xfff9
+	// The offset alone.
+	offsetMask4 = 0x1fff
 )
 
-// parse is section 1: it fills in the packet up to the ports.
+// parse is section 1: it fills in the packet, and of TCP and UDP the flow.
 func (t *Tables) parse(p *packet) lb.Reason {
 	if reason := p.parseEthernet(); reason != undecided {
 		return reason
@@ -158,9 +160,10 @@ func (t *Tables) parsePorts(p *packet) lb.Reason {
 	if len(p.payload) < headerLen {
 		return lb.ReasonTruncated
 	}
-	p.sport = binary.BigEndian.Uint16(p.payload)
-	p.dport = binary.BigEndian.Uint16(p.payload[2:])
-	t.note("parse", "%s to %s, %s, %d bytes", netip.AddrPortFrom(p.src, p.sport),
-		netip.AddrPortFrom(p.dst, p.dport), lb.Protocol(p.protocol), len(p.ip))
+	p.flow = flow{
+		src: p.src, dst: p.dst, protocol: lb.Protocol(p.protocol),
+		sport: binary.BigEndian.Uint16(p.payload), dport: binary.BigEndian.Uint16(p.payload[2:]),
+	}
+	t.note("parse", "%s, %d bytes", p.flow, len(p.ip))
 	return undecided
 }

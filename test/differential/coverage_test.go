@@ -39,6 +39,13 @@ func combinations() []combination {
 type coverage struct {
 	reasons   [lb.ReasonLen]int
 	forwarded map[combination]int
+	// Of the forwarded, those that are ICMP errors: by their way and by what they are.
+	errorWays map[combination]int
+	errors    map[steered]int
+}
+
+func newCoverage() *coverage {
+	return &coverage{forwarded: map[combination]int{}, errorWays: map[combination]int{}, errors: map[steered]int{}}
 }
 
 func (c *coverage) add(tables *model.Tables, frame []byte, res model.Result) {
@@ -47,14 +54,19 @@ func (c *coverage) add(tables *model.Tables, frame []byte, res model.Result) {
 		return
 	}
 	real := tables.Reals[res.Real]
-	c.forwarded[combination{
+	way := combination{
 		inner6:      real.VIP.Addr.Is6(),
 		outer6:      real.Tunnel.Destination.Is6(),
 		encap:       real.Tunnel.Encap,
 		checksum:    real.Tunnel.Checksum,
 		defaultRing: len(tables.VIPs[real.VIP]) == lb.DefaultRingSize,
 		tags:        tags(frame),
-	}]++
+	}
+	c.forwarded[way]++
+	if kind, ok := steeredError(frame, real.VIP); ok {
+		c.errorWays[way]++
+		c.errors[kind]++
+	}
 }
 
 // tags counts the VLAN tags of a frame that was forwarded.
@@ -70,7 +82,7 @@ func tags(frame []byte) int {
 }
 
 // lacks names what was met less often than it should be. The model never gives no_room.
-func (c *coverage) lacks(leastReason, leastCombination int) []string {
+func (c *coverage) lacks(leastReason, leastCombination, leastErrors int) []string {
 	var lacks []string
 	for i, n := range c.reasons {
 		if r := lb.Reason(i); n < leastReason && r != lb.ReasonNoRoom {
@@ -82,26 +94,41 @@ func (c *coverage) lacks(leastReason, leastCombination int) []string {
 			lacks = append(lacks, fmt.Sprintf("forwarded with %+v: %d frames", of, n))
 		}
 	}
+	for _, of := range combinations() {
+		if n := c.errorWays[of]; n < leastErrors {
+			lacks = append(lacks, fmt.Sprintf("ICMP errors forwarded with %+v: %d frames", of, n))
+		}
+	}
+	for _, of := range allSteered() {
+		if n := c.errors[of]; n < leastErrors {
+			lacks = append(lacks, fmt.Sprintf("ICMP errors forwarded that are %+v: %d frames", of, n))
+		}
+	}
 	return lacks
 }
 
 func TestCoverageIsJudged(t *testing.T) {
-	c := &coverage{forwarded: map[combination]int{}}
-	if got, want := len(c.lacks(1, 1)), int(lb.ReasonLen)-1+2*2*3*2*3; got != want {
+	c := newCoverage()
+	if got, want := len(c.lacks(1, 1, 1)), int(lb.ReasonLen)-1+2*(2*2*3*2*3)+(32+16); got != want {
 		t.Errorf("no frames lack %d kinds of coverage, want %d", got, want)
 	}
 	for i := range c.reasons {
 		c.reasons[i] = 7
 	}
 	for _, of := range combinations() {
-		c.forwarded[of] = 3
+		c.forwarded[of], c.errorWays[of] = 3, 2
 	}
-	if lacks := c.lacks(7, 3); len(lacks) != 0 {
+	for _, of := range allSteered() {
+		c.errors[of] = 2
+	}
+	if lacks := c.lacks(7, 3, 2); len(lacks) != 0 {
 		t.Errorf("enough frames lack %q", lacks)
 	}
 	c.reasons[lb.ReasonICMP]--
 	c.forwarded[combination{outer6: true, tags: 2}]--
-	if lacks := c.lacks(7, 3); len(lacks) != 2 {
-		t.Errorf("two kinds of frames too few lack %q", lacks)
+	c.errorWays[combination{inner6: true, tags: 1}]--
+	c.errors[steered{udp: true}]--
+	if lacks := c.lacks(7, 3, 2); len(lacks) != 4 {
+		t.Errorf("four kinds of frames too few lack %q", lacks)
 	}
 }

@@ -7,8 +7,10 @@ package differential
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -25,6 +27,7 @@ const (
 	// Of all frames together, far less than there should be.
 	leastPerReason      = 1_000
 	leastPerCombination = 100
+	leastErrors         = 50 // for each combination and each kind of ICMP errors
 )
 
 // seeds are four that are always the same, and one that is new for each run, or comes from the
@@ -45,15 +48,17 @@ func seeds(tb testing.TB) []uint64 {
 
 func TestProgramEqualsModel(t *testing.T) {
 	require.Root(t)
-	met := &coverage{forwarded: map[combination]int{}}
+	met := newCoverage()
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { compareSeed(t, seed, met) })
 	}
 	if t.Failed() {
 		return // fewer frames than planned
 	}
-	t.Logf("reasons: %v", met.reasons)
-	for _, lack := range met.lacks(leastPerReason, leastPerCombination) {
+	t.Logf("reasons: %v; of each way at least %d frames and %d ICMP errors, of each kind of error at least %d", met.reasons,
+		slices.Min(slices.Collect(maps.Values(met.forwarded))), slices.Min(slices.Collect(maps.Values(met.errorWays))),
+		slices.Min(slices.Collect(maps.Values(met.errors))))
+	for _, lack := range met.lacks(leastPerReason, leastPerCombination, leastErrors) {
 		t.Errorf("too few frames to tell: %s", lack)
 	}
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // FuzzProgram compares the outcome of any frame, with the tables of seed 1. testdata has short frames
-// of the generator: for each family one of every reason, one of every way to be forwarded, and one
+// of the generator: for each family one of every reason, one of every way to be forwarded, for packets
+// and for ICMP errors, errors that just are and just are not about a flow that can be told, and one frame
 // whose outer UDP length carries beyond 32 bits where it is added to the protocol number (length-carry).
 func FuzzProgram(f *testing.F) {
 	tables := frames.Tables(1)

@@ -7,13 +7,15 @@ import "encoding/binary"
 
 // sound is a frame to break: something that is looked at up to its end.
 func (g *Generator) sound() []byte {
-	switch g.rng.IntN(5) {
+	switch g.rng.IntN(7) {
 	case 0:
 		return g.extended()
 	case 1:
 		return g.echo()
 	case 2:
 		return g.fragment()
+	case 3, 4:
+		return g.icmpError()
 	}
 	return g.hit()
 }
@@ -33,7 +35,7 @@ func (g *Generator) mutated() []byte {
 	b := g.sound()
 	end := len(b)
 	if g.rng.IntN(4) > 0 {
-		end = min(end, 70)
+		end = min(end, pick(g, []int{70, 120})) // the second reaches into what an ICMP error quotes
 	}
 	for range g.between(1, 4) {
 		at := g.rng.IntN(end)

@@ -114,7 +114,7 @@ func (g *Generator) withChecksum(m ICMP, dst netip.Addr) Raw {
 	return Raw{Protocol: protocol, Data: b}
 }
 
-// icmp is any ICMP but an echo request: errors about packets of a VIP, and messages of any type.
+// icmp is any ICMP but an echo request: errors about packets to a VIP, and messages of any type.
 func (g *Generator) icmp() []byte {
 	vip := g.target()
 	m := ICMP{Type: g.byte(), Code: g.byte(), Rest: g.rng.Uint32(), Data: g.data()}

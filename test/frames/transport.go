@@ -20,15 +20,19 @@ const (
 
 // Types of ICMP and ICMPv6 messages.
 const (
-	EchoReply       = 0
-	Unreachable     = 3
-	EchoRequest     = 8
-	TimeExceeded    = 11
-	Unreachable6    = 1
-	TooBig6         = 2
-	EchoRequest6    = 128
-	EchoReply6      = 129
-	NeighborSolicit = 135
+	EchoReply         = 0
+	Unreachable       = 3
+	Redirect          = 5
+	EchoRequest       = 8
+	TimeExceeded      = 11
+	ParameterProblem  = 12
+	Unreachable6      = 1
+	TooBig6           = 2
+	TimeExceeded6     = 3
+	ParameterProblem6 = 4
+	EchoRequest6      = 128
+	EchoReply6        = 129
+	NeighborSolicit   = 135
 )
 
 // TCP is a TCP segment.

@@ -153,15 +153,16 @@ func (n *Node) prepare() error {
 		{"net.ipv4.conf.all.send_redirects", "0"},
 		{"net.ipv4.conf.default.send_redirects", "0"},
 	} {
-		if err := n.setSysctl(s.key, s.value); err != nil {
+		if err := n.SetSysctl(s.key, s.value); err != nil {
 			return err
 		}
 	}
 	return n.setUp("lo")
 }
 
-// setSysctl sets a kernel parameter of the node, as sysctl(8) does.
-func (n *Node) setSysctl(key, value string) error {
+// SetSysctl sets a kernel parameter of the node's network, such as net.ipv4.ip_forward, as
+// sysctl(8) does.
+func (n *Node) SetSysctl(key, value string) error {
 	path := filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))
 	err := n.Do(func() error { return os.WriteFile(path, []byte(value), 0) })
 	if err != nil {

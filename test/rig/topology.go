@@ -20,8 +20,9 @@ const (
 	// ServerInterface is the servers' interface.
 	ServerInterface = "eth0"
 
-	clientInterface = "eth0"
-	serverBridge    = "servers"
+	clientInterface       = "eth0"
+	routerClientInterface = "to-client"
+	serverBridge          = "servers"
 )
 
 // Sizes of the longest IP packet, in bytes.
@@ -111,7 +112,7 @@ func (l *Lab) addRouter() error {
 		{"net.ipv4.fib_multipath_hash_policy", "1"},
 		{"net.ipv6.fib_multipath_hash_policy", "1"},
 	} {
-		if err := router.setSysctl(s.key, s.value); err != nil {
+		if err := router.SetSysctl(s.key, s.value); err != nil {
 			return err
 		}
 	}
@@ -119,10 +120,10 @@ func (l *Lab) addRouter() error {
 }
 
 func (l *Lab) joinClient() error {
-	if err := l.Router.cable("to-client", l.Client, clientInterface, clientMTU); err != nil {
+	if err := l.Router.cable(routerClientInterface, l.Client, clientInterface, clientMTU); err != nil {
 		return err
 	}
-	return l.address(l.Client, clientInterface, "to-client",
+	return l.address(l.Client, clientInterface, routerClientInterface,
 		netip.MustParsePrefix("198.51.100.2/24"), netip.MustParsePrefix("2001:db8:c::2/64"))
 }
 
@@ -176,10 +177,10 @@ func (l *Lab) addServer(i int) error {
 		return err
 	}
 	// No server answers on the network for the address that all of them have.
-	if err := server.setSysctl("net.ipv4.conf.all.arp_ignore", "1"); err != nil {
+	if err := server.SetSysctl("net.ipv4.conf.all.arp_ignore", "1"); err != nil {
 		return err
 	}
-	if err := server.setSysctl("net.ipv4.conf.all.arp_announce", "2"); err != nil {
+	if err := server.SetSysctl("net.ipv4.conf.all.arp_announce", "2"); err != nil {
 		return err
 	}
 	for _, vip := range l.vips {
