@@ -85,7 +85,6 @@ struct vip_addr {
  * A ring's slot is one word: the real that has it (32 bits), the one that had it before (30), the
  * slot's state (2). The upper half of a stable slot is zero.
  */
-#define SLOT_PREV_SHIFT 32
 
 struct counter {
 	__u64 pkts;
@@ -160,6 +159,6 @@ struct instance_info {
 	__u32 reserved;
 	__u64 attached_sec; /* Unix time */
 	char interface[16];
-	char mode_reason[216];
+	char mode_reason[472];
 };
-_Static_assert(sizeof(struct instance_info) == 256, "no hidden padding");
+_Static_assert(sizeof(struct instance_info) == 512, "no hidden padding");

@@ -99,7 +99,12 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string {
-	s := fmt.Sprintf("attach to interface %q in %s mode: %v", r.iface.Name, r.mode, r.cause)
+	cause := r.cause
+	// The library puts its own steps in front of what the kernel said.
+	if errno := unix.Errno(0); errors.As(r.cause, &errno) {
+		cause = errno
+	}
+	s := fmt.Sprintf("attach to interface %q in %s mode: %v", r.iface.Name, r.mode, cause)
 	if hint := r.hint(); hint != "" {
 		s += ": " + hint
 	}

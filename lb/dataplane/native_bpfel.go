@@ -27,7 +27,7 @@ type nativeInstanceInfo struct {
 	Reserved    uint32
 	AttachedSec uint64
 	Interface   [16]int8
-	ModeReason  [216]int8
+	ModeReason  [472]int8
 }
 
 type nativeReal struct {
