@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Reading and writing packet bytes. Packets may be read and written at any alignment on x86, arm64
- * and the NFP; volatile keeps the compiler from splitting an access or merging two.
+ * Reading and writing packet bytes, and sums over them. Packets may be read and written at any
+ * alignment on x86, arm64 and the NFP; volatile keeps the compiler from splitting an access or
+ * merging two.
  */
 #pragma once
 
@@ -24,4 +25,10 @@ static __always_inline __u32 sum_fold(__u64 sum)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* A 16-bit word of a checksummed header changes: RFC 1624 equation 3. */
+static __always_inline __u16 checksum_adjust(__u16 sum, __u16 from, __u16 to)
+{
+	return ~sum_fold((__u16)~sum + (__u16)~from + to);
 }

@@ -7,12 +7,6 @@
 
 #define ECHO_TTL 64
 
-/* A 16-bit word of a checksummed header changes: RFC 1624 equation 3. */
-static __always_inline __u16 checksum_adjust(__u16 sum, __u16 from, __u16 to)
-{
-	return ~sum_fold((__u16)~sum + (__u16)~from + to);
-}
-
 static __always_inline void echo_swap_macs(void *data)
 {
 	__u64 dst = LD64(data);

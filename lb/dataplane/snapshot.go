@@ -45,20 +45,34 @@ type RealState struct {
 // ReadSnapshot reads the pinned maps of an instance, whether or not its daemon runs. Errors of
 // ErrNoInstance say that there is none.
 func ReadSnapshot(bpffs, instance string) (*Snapshot, error) {
-	// Resolved once, so that all maps are of one generation also while the daemon replaces it.
-	maps, err := filepath.EvalSymlinks(filepath.Join(pinsOf(bpffs, instance).root, "maps"))
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("read instance %q below %s: %w", instance, bpffs, ErrNoInstance)
-		}
-		return nil, fmt.Errorf("read instance %q: %v", instance, err)
-	}
-	g, err := openGeneration(0, filepath.Dir(maps))
-	if err != nil {
+	g, err := pinsOf(bpffs, instance).openInUse()
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("read instance %q below %s: %w", instance, bpffs, ErrNoInstance)
+	case err != nil:
 		return nil, fmt.Errorf("read instance %q: %v", instance, err)
 	}
 	defer g.close()
 	return readSnapshot(g, instance)
+}
+
+// openInUse opens the generation that maps points to. Errors of os.ErrNotExist say that it points
+// nowhere. While we open one pin after the other, the writer may take another generation into use
+// and remove this one's pins: then that other is opened.
+func (p pins) openInUse() (*generation, error) {
+	tried := ""
+	for {
+		// Read once, so that all maps are of one generation.
+		maps, err := os.Readlink(filepath.Join(p.root, "maps"))
+		if err != nil {
+			return nil, err
+		}
+		g, err := openGeneration(0, filepath.Dir(filepath.Join(p.root, maps)))
+		if err == nil || maps == tried {
+			return g, err
+		}
+		tried = maps
+	}
 }
 
 func readSnapshot(g *generation, instance string) (*Snapshot, error) {
