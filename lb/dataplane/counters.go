@@ -69,29 +69,40 @@ func eachPerCPU(m *ebpf.Map, f func(index uint32, perCPU []nativeCounter)) error
 	}
 }
 
-// copyCounters carries counters over to a generation that no packet uses yet.
+// sharedCounters are the counter maps that a generation of another one's sizes can go on using, by
+// name: then nothing that is counted during the change is lost.
+func (g *generation) sharedCounters(next *ebpf.CollectionSpec) map[string]*ebpf.Map {
+	shared := make(map[string]*ebpf.Map)
+	if g == nil {
+		return shared
+	}
+	for _, name := range []string{"real_counters", "reason_counters"} {
+		if m := g.maps[name]; m.MaxEntries() == next.Maps[name].MaxEntries {
+			shared[name] = m
+		}
+	}
+	return shared
+}
+
+// copyCounters carries the counters of reals over to a generation that no packet uses yet, if it
+// does not share them. What is counted after that is not carried over.
 func copyCounters(from, to *generation) error {
+	source, target := from.maps["real_counters"], to.maps["real_counters"]
+	if source.MaxEntries() == target.MaxEntries() {
+		return nil // shared
+	}
 	var failed error
-	err := eachPerCPU(from.maps["real_counters"], func(id uint32, perCPU []nativeCounter) {
+	err := eachPerCPU(source, func(id uint32, perCPU []nativeCounter) {
 		empty := true
 		for _, c := range perCPU {
 			empty = empty && c == nativeCounter{}
 		}
-		if failed == nil && !empty && id < to.maps["real_counters"].MaxEntries() {
-			failed = to.maps["real_counters"].Put(id, perCPU)
+		if failed == nil && !empty && id < target.MaxEntries() {
+			failed = target.Put(id, perCPU)
 		}
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("copy counters of reals: %v", err)
-	}
-	var perCPU []uint64
-	for r := range uint32(lb.ReasonLen) {
-		if err := from.maps["reason_counters"].Lookup(r, &perCPU); err != nil {
-			return fmt.Errorf("copy counters of reasons: %v", err)
-		}
-		if err := to.maps["reason_counters"].Put(r, perCPU); err != nil {
-			return fmt.Errorf("copy counters of reasons: %v", err)
-		}
 	}
 	return nil
 }

@@ -40,9 +40,10 @@ type generation struct {
 	seeds *array[[2]uint64]
 }
 
-// newGeneration makes the maps and loads the program. A refusal by the verifier is returned with
-// its whole log.
-func newGeneration(number int, s sizes) (*generation, error) {
+// newGeneration makes the maps and loads the program; it goes on with the counters of the generation
+// before, if there is one and their size stays. A refusal by the verifier is returned with its whole
+// log.
+func newGeneration(number int, s sizes, before *generation) (*generation, error) {
 	spec, err := loadNative()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded program: %v", err)
@@ -63,7 +64,8 @@ func newGeneration(number int, s sizes) (*generation, error) {
 	if err := setSeeds(spec, s); err != nil {
 		return nil, err
 	}
-	coll, err := ebpf.NewCollection(spec)
+	opts := ebpf.CollectionOptions{MapReplacements: before.sharedCounters(spec)}
+	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
 		return nil, loadError(err)
 	}

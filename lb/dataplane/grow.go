@@ -75,7 +75,7 @@ func (d *Dataplane) replace(s sizes) error {
 // copyTo makes a generation of the given sizes with the contents of the present one.
 func (d *Dataplane) copyTo(s sizes) (*generation, *ringSpace, error) {
 	d.lastNumber++
-	next, err := newGeneration(d.lastNumber, s)
+	next, err := newGeneration(d.lastNumber, s, d.gen)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -123,7 +123,7 @@ func (d *Dataplane) takeIntoUse(next *generation) error {
 	}
 	err := next.pin(d.dir(next))
 	if err == nil {
-		// What is counted between here and the update is not carried over: microseconds.
+		// Where reals grow, what is counted between here and the update is not carried over.
 		err = copyCounters(d.gen, next)
 	}
 	if err == nil {
