@@ -8,7 +8,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS = -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test race fuzz lint generate check-generated bench clean help install-run-tools install-build-tools
+.PHONY: build demo test race crash fuzz lint generate check-generated bench clean help install-run-tools install-build-tools
 
 build: ## build bin/remora
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/remora ./cmd/remora
@@ -21,6 +21,10 @@ test: install-run-tools ## run every test; as root, those that need root must no
 
 race: install-run-tools install-build-tools ## run the tests of the Go parts three times with the race detector
 	REMORA_REQUIRE_ROOT=$(if $(filter 0,$(shell id -u)),1,0) CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 30m $(shell $(GO) list ./... | grep -v /test/)
+
+CRASHES ?= 200
+crash: install-run-tools ## kill the daemon CRASHES times while it changes things under traffic
+	REMORA_REQUIRE_ROOT=1 REMORA_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 20m -run TestCrashes -v ./test/e2e
 
 FUZZTIME ?= 10s
 fuzz: install-run-tools ## look for inputs that break the parsers, the rings, the model or the program
