@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"github.com/remora-lb/remora/test/require"
 )
 
 func TestXDP(t *testing.T) {
@@ -34,20 +36,20 @@ func TestXDP(t *testing.T) {
 			enterNamespace(t, tt.mtu, tt.peerMTU)
 			a, err := XDP(program(t, "ours"), "lb0", tt.mode)
 			if tt.refused != nil {
-				wantError(t, err, tt.refused...)
+				require.ErrorSays(t, err, tt.refused...)
 				if errors.Is(err, ErrOccupied) || a != nil || running(t, "lb0") != "" {
 					t.Errorf("error %v, attachment %v, the interface runs %q", err, a, running(t, "lb0"))
 				}
 				return
 			}
-			check(t, err)
-			wantError(t, errors.New(a.Reason), tt.reason...)
+			require.NoError(t, err)
+			require.ErrorSays(t, errors.New(a.Reason), tt.reason...)
 			mode, err := CurrentMode("lb0")
-			check(t, err)
+			require.NoError(t, err)
 			if a.Mode != tt.want || mode != tt.want || running(t, "lb0") != "ours" {
 				t.Errorf("mode %v, and really %v; want %v; the interface runs %q", a.Mode, mode, tt.want, running(t, "lb0"))
 			}
-			check(t, a.Link.Close())
+			require.NoError(t, a.Link.Close())
 			if got := running(t, "lb0"); got != "" {
 				t.Errorf("the interface runs %q after the link was closed", got)
 			}
@@ -64,9 +66,9 @@ func TestXDPOccupied(t *testing.T) {
 			t.Run(mode.String()+" where there is a "+tt.name+" program", func(t *testing.T) {
 				enterNamespace(t, 1500, 1500)
 				dev, err := netlink.LinkByName("lb0")
-				check(t, err)
+				require.NoError(t, err)
 				other, err := link.AttachXDP(link.XDPOptions{Program: program(t, "theirs"), Interface: dev.Attrs().Index, Flags: tt.flags})
-				check(t, err)
+				require.NoError(t, err)
 				defer other.Close()
 				wantOccupied(t, mode)
 			})
@@ -75,8 +77,8 @@ func TestXDPOccupied(t *testing.T) {
 	t.Run("a program without a link", func(t *testing.T) {
 		enterNamespace(t, 1500, 1500)
 		dev, err := netlink.LinkByName("lb0")
-		check(t, err)
-		check(t, netlink.LinkSetXdpFd(dev, program(t, "theirs").FD()))
+		require.NoError(t, err)
+		require.NoError(t, netlink.LinkSetXdpFd(dev, program(t, "theirs").FD()))
 		wantOccupied(t, Auto)
 	})
 }
@@ -84,7 +86,7 @@ func TestXDPOccupied(t *testing.T) {
 func wantOccupied(t *testing.T, mode Mode) {
 	t.Helper()
 	a, err := XDP(program(t, "ours"), "lb0", mode)
-	wantError(t, err, `"lb0"`, `already has XDP program "theirs" (id `, "take it off first")
+	require.ErrorSays(t, err, `"lb0"`, `already has XDP program "theirs" (id `, "take it off first")
 	if !errors.Is(err, ErrOccupied) || a != nil {
 		t.Errorf("error %v, attachment %v", err, a)
 	}
@@ -96,16 +98,16 @@ func wantOccupied(t *testing.T, mode Mode) {
 func TestInterface(t *testing.T) {
 	enterNamespace(t, 1500, 1500)
 	got, err := Interface("peer0")
-	check(t, err)
+	require.NoError(t, err)
 	if dev, err := netlink.LinkByName("peer0"); err != nil || got.Index != dev.Attrs().Index {
 		t.Errorf("interface %+v, want index %v; %v", got, dev, err)
 	}
 	for _, name := range []string{"eth9", "", "much-too-long-for-a-name"} {
 		_, err = Interface(name)
-		wantError(t, err, fmt.Sprintf("interface %q", name), "there are: ", "lo", "lb0", "peer0")
+		require.ErrorSays(t, err, fmt.Sprintf("interface %q", name), "there are: ", "lo", "lb0", "peer0")
 		_, err = XDP(program(t, "ours"), name, Auto)
-		wantError(t, err, fmt.Sprintf("interface %q", name))
+		require.ErrorSays(t, err, fmt.Sprintf("interface %q", name))
 	}
 	_, err = CurrentMode("eth9")
-	wantError(t, err, "look at interface eth9")
+	require.ErrorSays(t, err, "look at interface eth9")
 }

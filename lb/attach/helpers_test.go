@@ -5,7 +5,6 @@ package attach
 
 import (
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -16,37 +15,17 @@ import (
 	"github.com/remora-lb/remora/test/require"
 )
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// wantError fails unless err says all of the parts.
-func wantError(t *testing.T, err error, parts ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one with %q", parts)
-	}
-	for _, p := range parts {
-		if !strings.Contains(err.Error(), p) {
-			t.Errorf("error %q does not say %q", err, p)
-		}
-	}
-}
-
 // enterNamespace gives the test's thread a network namespace with the interfaces lb0 and peer0,
 // which are a pair. It goes with the thread, and that with the test.
 func enterNamespace(t *testing.T, mtu, peerMTU int) {
 	t.Helper()
 	require.Root(t)
 	runtime.LockOSThread() // and never unlocked
-	check(t, unix.Unshare(unix.CLONE_NEWNET))
-	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lb0", MTU: mtu}, PeerName: "peer0"}))
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
+	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lb0", MTU: mtu}, PeerName: "peer0"}))
 	peer, err := netlink.LinkByName("peer0")
-	check(t, err)
-	check(t, netlink.LinkSetMTU(peer, peerMTU))
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetMTU(peer, peerMTU))
 }
 
 // program is one that passes everything.
@@ -59,7 +38,7 @@ func program(t *testing.T, name string) *ebpf.Program {
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, pass), asm.Return()},
 		License:      "Dual BSD/GPL",
 	})
-	check(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { p.Close() })
 	return p
 }
@@ -68,15 +47,15 @@ func program(t *testing.T, name string) *ebpf.Program {
 func running(t *testing.T, ifname string) string {
 	t.Helper()
 	l, err := netlink.LinkByName(ifname)
-	check(t, err)
+	require.NoError(t, err)
 	xdp := l.Attrs().Xdp
 	if xdp == nil || !xdp.Attached {
 		return ""
 	}
 	p, err := ebpf.NewProgramFromID(ebpf.ProgramID(xdp.ProgId))
-	check(t, err)
+	require.NoError(t, err)
 	defer p.Close()
 	info, err := p.Info()
-	check(t, err)
+	require.NoError(t, err)
 	return info.Name
 }

@@ -3,7 +3,11 @@
 
 package attach
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/remora-lb/remora/test/require"
+)
 
 func TestParseMode(t *testing.T) {
 	for _, m := range []Mode{Auto, Native, Generic} {
@@ -17,7 +21,7 @@ func TestParseMode(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := ParseMode(tt.text)
-			wantError(t, err, `mode "`+tt.text+`" is not auto, native or generic`)
+			require.ErrorSays(t, err, `mode "`+tt.text+`" is not auto, native or generic`)
 			if got != Auto {
 				t.Errorf("mode %v", got)
 			}

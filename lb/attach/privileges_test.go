@@ -42,7 +42,7 @@ func TestPrivilegesCheck(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.p.Check()
-			wantError(t, err, append(tt.want, "missing", fmt.Sprintf("uid %d", os.Geteuid()), "run as root", "AmbientCapabilities=")...)
+			require.ErrorSays(t, err, append(tt.want, "missing", fmt.Sprintf("uid %d", os.Geteuid()), "run as root", "AmbientCapabilities=")...)
 			for _, s := range tt.not {
 				if strings.Contains(err.Error(), s) {
 					t.Errorf("error %q says %q", err, s)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 func TestAttach(t *testing.T) {
@@ -28,9 +29,9 @@ func TestAttach(t *testing.T) {
 			d := l.open("lb0", tt.mode)
 			fill(t, d, web())
 			l.wantBare("lb0")
-			check(t, d.Attach())
+			require.NoError(t, d.Attach())
 			mode, err := attach.CurrentMode("lb0")
-			check(t, err)
+			require.NoError(t, err)
 			s := l.snapshot()
 			if mode != tt.want || s.Mode != tt.want || s.ModeReason != tt.reason || s.Interface != "lb0" || s.Attached.IsZero() {
 				t.Errorf("mode %v, snapshot %+v", mode, s)
@@ -38,34 +39,34 @@ func TestAttach(t *testing.T) {
 			l.wantForwarding("lb0")
 
 			id, program, tree := linkID(t, d), programID(d.gen.prog), l.tree()
-			check(t, d.Attach())
+			require.NoError(t, d.Attach())
 			if linkID(t, d) != id || programID(d.gen.prog) != program {
 				t.Error("attaching twice changed the attachment")
 			}
 			wantEqual(t, "pins", l.tree(), tree)
 
-			check(t, d.Close())
+			require.NoError(t, d.Close())
 			l.wantForwarding("lb0")
 		})
 	}
 }
 
 func TestAttachWithoutInstance(t *testing.T) {
-	wantError(t, testOpen(t).Attach(), "no instance name")
+	require.ErrorSays(t, testOpen(t).Attach(), "no instance name")
 }
 
 func TestOpenAdopts(t *testing.T) {
 	l := newLab(t)
 	first := l.open("lb0", attach.Auto)
 	fill(t, first, workedServices(lb.GUE)...)
-	check(t, first.Attach())
+	require.NoError(t, first.Attach())
 	frame := tcpFrame(client, webTarget)
 	wantReal(t, first.Program(), frame, webReal)
 	send(t, first.Program(), tcpFrame(client, "203.0.113.10:444"))
-	check(t, first.DeleteReals([]lb.RealID{9})) // none of the flows here is its
+	require.NoError(t, first.DeleteReals([]lb.RealID{9})) // none of the flows here is its
 	contentsBefore, rings := contents(t, first)
 	id, program := linkID(t, first), programID(first.gen.prog)
-	check(t, first.Close())
+	require.NoError(t, first.Close())
 
 	second := l.open("lb0", attach.Auto)
 	if linkID(t, second) != id {
@@ -87,14 +88,14 @@ func TestOpenAdopts(t *testing.T) {
 	want.Reasons = map[lb.Reason]uint64{lb.ReasonForwarded: 1, lb.ReasonNotVIP: 1}
 	wantCounts(t, second, want)
 	for _, s := range workedServices(lb.GUE)[:2] {
-		check(t, second.SetReals(s.reals(t)))
+		require.NoError(t, second.SetReals(s.reals(t)))
 		written, err := second.SetRing(s.ring, s.slots(t))
-		check(t, err)
+		require.NoError(t, err)
 		if written != 0 {
 			t.Errorf("ring %d: %d slots written though it was adopted", s.ring, written)
 		}
 	}
-	check(t, second.Attach())
+	require.NoError(t, second.Attach())
 	if linkID(t, second) != id {
 		t.Error("the attachment was cycled by Attach")
 	}
@@ -105,21 +106,21 @@ func TestModeChange(t *testing.T) {
 	l := newLab(t)
 	first := l.attached("lb0", attach.Generic)
 	id := linkID(t, first)
-	check(t, first.Close())
+	require.NoError(t, first.Close())
 
 	second := l.open("lb0", attach.Native)
 	l.wantForwarding("lb0") // still generic
-	check(t, second.Attach())
+	require.NoError(t, second.Attach())
 	if s := l.snapshot(); s.Mode != attach.Native || linkID(t, second) == id {
 		t.Errorf("mode %v, link %d after %d", s.Mode, linkID(t, second), id)
 	}
 	l.wantForwarding("lb0")
-	check(t, second.Close())
+	require.NoError(t, second.Close())
 
 	// Whoever asks for the best mode keeps what is there.
 	third := l.open("lb0", attach.Auto)
 	id = linkID(t, third)
-	check(t, third.Attach())
+	require.NoError(t, third.Attach())
 	if linkID(t, third) != id {
 		t.Error("the attachment was cycled")
 	}
@@ -128,13 +129,13 @@ func TestModeChange(t *testing.T) {
 // A mode that the interface refuses must not cost it the program that it has.
 func TestModeChangeRefused(t *testing.T) {
 	l := newLab(t)
-	check(t, netlink.LinkSetMTU(l.device("peer0"), 9000))
+	require.NoError(t, netlink.LinkSetMTU(l.device("peer0"), 9000))
 	first := l.attached("lb0", attach.Generic)
-	check(t, first.Close())
+	require.NoError(t, first.Close())
 	second := l.open("lb0", attach.Native)
-	wantError(t, second.Attach(), "native", "MTU")
+	require.ErrorSays(t, second.Attach(), "native", "MTU")
 	l.wantForwarding("lb0")
-	check(t, second.Close())
+	require.NoError(t, second.Close())
 	l.wantForwarding("lb0")
 	if s := l.snapshot(); s.Mode != attach.Generic {
 		t.Errorf("mode %v, want generic", s.Mode)
@@ -145,9 +146,9 @@ func TestInterfaceMadeAnew(t *testing.T) {
 	l := newLab(t)
 	first := l.attached("lb0", attach.Auto)
 	wantReal(t, first.Program(), tcpFrame(client, webTarget), webReal)
-	check(t, first.Close())
+	require.NoError(t, first.Close())
 	old := l.device("lb0").Attrs().Index
-	check(t, netlink.LinkDel(l.device("lb0")))
+	require.NoError(t, netlink.LinkDel(l.device("lb0")))
 	l.addPair("x0", "y0", 1500) // takes the index, where the kernel would give it again
 	l.addPair("lb0", "peer0", 1500)
 	if l.device("lb0").Attrs().Index == old {
@@ -159,7 +160,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 	if _, err := os.Lstat(l.pin("links", "lb0")); !os.IsNotExist(err) {
 		t.Errorf("the pin of the gone interface's link is still there: %v", err)
 	}
-	check(t, second.Attach())
+	require.NoError(t, second.Attach())
 	l.wantForwarding("lb0")
 	s := countsOf(l.snapshot())
 	if s.Reals[3].Packets != 2 {
@@ -170,12 +171,12 @@ func TestInterfaceMadeAnew(t *testing.T) {
 func TestOtherInterface(t *testing.T) {
 	l := newLab(t)
 	l.addPair("lb1", "peer1", 1500)
-	check(t, l.attached("lb0", attach.Auto).Close())
+	require.NoError(t, l.attached("lb0", attach.Auto).Close())
 
 	second := l.open("lb1", attach.Auto)
 	l.wantForwarding("lb0")
 	l.wantBare("lb1")
-	check(t, second.Attach())
+	require.NoError(t, second.Attach())
 	l.wantForwarding("lb1")
 	l.wantBare("lb0")
 	wantEqual(t, "pins", l.tree(), pinTree("lb1", second.gen.number))
@@ -188,33 +189,33 @@ func TestOtherInterface(t *testing.T) {
 func TestInterfaceWithDots(t *testing.T) {
 	l := newLab(t)
 	l.addPair("lb0.100", "peer0.100", 1500)
-	check(t, l.attached("lb0.100", attach.Auto).Close())
+	require.NoError(t, l.attached("lb0.100", attach.Auto).Close())
 	l.wantForwarding("lb0.100")
 	second := l.open("lb0.100", attach.Auto)
 	if second.link == nil {
 		t.Fatal("the attachment was not adopted")
 	}
-	check(t, second.Attach())
+	require.NoError(t, second.Attach())
 	l.wantForwarding("lb0.100")
 }
 
 func TestDetach(t *testing.T) {
 	l := newLab(t)
 	d := l.attached("lb0", attach.Auto)
-	check(t, d.Detach())
+	require.NoError(t, d.Detach())
 	l.wantBare("lb0")
-	check(t, d.Close())
+	require.NoError(t, d.Close())
 	l.wantNothingPinned()
-	check(t, testOpen(t).Detach()) // nothing was attached
+	require.NoError(t, testOpen(t).Detach()) // nothing was attached
 }
 
 func TestDetachBeforeAttach(t *testing.T) {
 	l := newLab(t)
-	check(t, l.attached("lb0", attach.Auto).Close())
+	require.NoError(t, l.attached("lb0", attach.Auto).Close())
 	l.addPair("lb1", "peer1", 1500)
 	d := l.open("lb1", attach.Auto)
-	check(t, d.Detach())
-	check(t, d.Close())
+	require.NoError(t, d.Detach())
+	require.NoError(t, d.Close())
 	l.wantBare("lb0")
 	l.wantNothingPinned()
 }
@@ -223,6 +224,6 @@ func TestOpenWithoutAttachLeavesNothing(t *testing.T) {
 	l := newLab(t)
 	d := l.open("lb0", attach.Auto)
 	fill(t, d, web())
-	check(t, d.Close())
+	require.NoError(t, d.Close())
 	l.wantNothingPinned()
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // The writer goes through rounds. In each, one real takes the place of another in the ring of the
@@ -107,8 +108,8 @@ func allowed(verdict lb.Verdict, out []byte, from, to int64, sometime bool) bool
 
 func TestPacketsMeetWholeChanges(t *testing.T) {
 	w := &writer{T: t, d: testOpen(t)}
-	check(t, w.d.Reserve(capacityOf(2, 0, 10, 40)))
-	check(t, w.change(0))
+	require.NoError(t, w.d.Reserve(capacityOf(2, 0, 10, 40)))
+	require.NoError(t, w.change(0))
 	prog, number := w.d.Program(), w.d.gen.number
 	var group errgroup.Group
 	var frames atomic.Int64
@@ -120,15 +121,15 @@ func TestPacketsMeetWholeChanges(t *testing.T) {
 		})
 	}
 	for round := int64(1); round < rounds; round++ {
-		check(t, w.change(round))
+		require.NoError(t, w.change(round))
 	}
-	check(t, group.Wait())
+	require.NoError(t, group.Wait())
 	t.Logf("%d frames in %d rounds", frames.Load(), rounds)
 	if w.d.gen.number != number {
 		t.Error("the program was replaced, so the frames met nothing")
 	}
 	s, err := w.d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	for reason, n := range countsOf(s).Reasons {
 		if reason != lb.ReasonForwarded && reason != lb.ReasonNotVIP {
 			t.Errorf("%d packets ended as %v", n, reason)

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // Counters are read some thousands at a time; none may be missed or taken for another's.
@@ -37,9 +38,9 @@ func TestCountersOfManyReals(t *testing.T) {
 	wantCounts(t, d, want)
 	for _, entries := range []int{1, countersPerCall - 1, countersPerCall, countersPerCall + 1, 2 * countersPerCall} {
 		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: uint32(entries)})
-		check(t, err)
+		require.NoError(t, err)
 		seen := make([]int, entries)
-		check(t, eachPerCPU(m, func(i uint32, _ []nativeCounter) { seen[i]++ }))
+		require.NoError(t, eachPerCPU(m, func(i uint32, _ []nativeCounter) { seen[i]++ }))
 		m.Close()
 		for i, n := range seen {
 			if n != 1 {
@@ -62,14 +63,14 @@ func TestCountersOfAllCPUs(t *testing.T) {
 		want += 1 << i
 		wantReason += 3 << i
 	}
-	check(t, d.gen.maps["real_counters"].Put(uint32(2), perCPU))
-	check(t, d.gen.maps["reason_counters"].Put(uint32(lb.ReasonTooBig), reasons))
-	check(t, d.Reserve(capacityOf(0, 0, 1000, 0)))
+	require.NoError(t, d.gen.maps["real_counters"].Put(uint32(2), perCPU))
+	require.NoError(t, d.gen.maps["reason_counters"].Put(uint32(lb.ReasonTooBig), reasons))
+	require.NoError(t, d.Reserve(capacityOf(0, 0, 1000, 0)))
 	wantCounts(t, d, counts{
 		Reasons: map[lb.Reason]uint64{lb.ReasonForwarded: want, lb.ReasonTooBig: wantReason},
 		Reals:   map[lb.RealID]Counter{2: {want, 100 * want}},
 	})
-	check(t, d.DeleteReals([]lb.RealID{2}))
+	require.NoError(t, d.DeleteReals([]lb.RealID{2}))
 	wantCounts(t, d, counts{
 		Reasons: map[lb.Reason]uint64{lb.ReasonForwarded: want, lb.ReasonTooBig: wantReason},
 		Removed: Counter{want, 100 * want},

@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // enumNames reads the names of an enum of bpf/types.h, up to the one that gives its length.
 func enumNames(t *testing.T, enum, prefix string) []string {
 	t.Helper()
 	source, err := os.ReadFile("../../bpf/types.h")
-	check(t, err)
+	require.NoError(t, err)
 	body := regexp.MustCompile(`(?s)\nenum ` + enum + ` \{(.*?)\n\};`).FindSubmatch(source)
 	if body == nil {
 		t.Fatalf("bpf/types.h has no enum %s", enum)

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // Pinned maps that are not what they should be are not adopted. The program that is attached goes
@@ -18,11 +19,11 @@ import (
 func TestPinnedMapsAreGarbage(t *testing.T) {
 	pinMap := func(l *lab, name string, spec *ebpf.MapSpec) {
 		m, err := ebpf.NewMap(spec)
-		check(l.T, err)
+		require.NoError(l.T, err)
 		defer m.Close()
 		path := l.pin("maps", name)
-		check(l.T, os.Remove(path))
-		check(l.T, m.Pin(path))
+		require.NoError(l.T, os.Remove(path))
+		require.NoError(l.T, m.Pin(path))
 	}
 	array := func(value, n uint32, flags uint32) *ebpf.MapSpec {
 		return &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: value, MaxEntries: n, Flags: flags}
@@ -33,8 +34,8 @@ func TestPinnedMapsAreGarbage(t *testing.T) {
 		spoil func(l *lab)
 		want  string
 	}{
-		{"map missing", func(l *lab) { check(l.T, os.Remove(l.pin("maps", "rings"))) }, "maps/rings"},
-		{"program missing", func(l *lab) { check(l.T, os.Remove(l.pin("progs", "native"))) }, "progs/native"},
+		{"map missing", func(l *lab) { require.NoError(l.T, os.Remove(l.pin("maps", "rings"))) }, "maps/rings"},
+		{"program missing", func(l *lab) { require.NoError(l.T, os.Remove(l.pin("progs", "native"))) }, "progs/native"},
 		{"another type of map", func(l *lab) {
 			pinMap(l, "rings", &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 70000})
 		}, "maps/rings is a Hash of 4 and 8 bytes, not a Array of 4 and 8"},
@@ -50,17 +51,17 @@ func TestPinnedMapsAreGarbage(t *testing.T) {
 		{"a table of one bucket", func(l *lab) { pinMap(l, "vips4", array(64, 1, mmapable)) }, "vips4 has 1 elements"},
 		{"another schema", func(l *lab) {
 			m, err := ebpf.LoadPinnedMap(l.pin("maps", "instance"), nil)
-			check(l.T, err)
+			require.NoError(l.T, err)
 			defer m.Close()
-			check(l.T, m.Put(uint32(0), nativeInstanceInfo{Schema: 77}))
+			require.NoError(l.T, m.Put(uint32(0), nativeInstanceInfo{Schema: 77}))
 		}, " has schema 77, not"},
-		{"folder of another name", func(l *lab) { check(l.T, os.Mkdir(l.pin("generations", "old"), 0o700)) }, ""},
+		{"folder of another name", func(l *lab) { require.NoError(l.T, os.Mkdir(l.pin("generations", "old"), 0o700)) }, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t)
 			first := l.attached("lb0", attach.Auto)
 			id, program := linkID(t, first), programID(first.gen.prog)
-			check(t, first.Close())
+			require.NoError(t, first.Close())
 			tt.spoil(l)
 
 			d := l.open("lb0", attach.Auto)
@@ -75,7 +76,7 @@ func TestPinnedMapsAreGarbage(t *testing.T) {
 			l.wantForwarding("lb0")
 			fill(t, d, web())
 			l.wantForwarding("lb0")
-			check(t, d.Attach())
+			require.NoError(t, d.Attach())
 			if linkID(t, d) != id || programID(l.program("lb0")) != programID(d.gen.prog) {
 				t.Error("the attachment was cycled, or has not the new program")
 			}
@@ -87,22 +88,22 @@ func TestPinnedMapsAreGarbage(t *testing.T) {
 
 func TestPinnedLinkIsGarbage(t *testing.T) {
 	l := newLab(t)
-	check(t, l.attached("lb0", attach.Auto).Close())
+	require.NoError(t, l.attached("lb0", attach.Auto).Close())
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	check(t, err)
+	require.NoError(t, err)
 	defer m.Close()
-	check(t, os.Rename(l.pin("links", "lb0"), l.pin("links", "kept")))
-	check(t, m.Pin(l.pin("links", "lb0")))
+	require.NoError(t, os.Rename(l.pin("links", "lb0"), l.pin("links", "kept")))
+	require.NoError(t, m.Pin(l.pin("links", "lb0")))
 	_, err = Open(l.config("lb0", attach.Auto))
-	wantError(t, err, l.pin("links", "lb0"), "not what remora put there", "remove it")
+	require.ErrorSays(t, err, l.pin("links", "lb0"), "not what remora put there", "remove it")
 	l.wantForwarding("lb0")
 	if pid := Writer(l.bpffs, "test"); pid != 0 {
 		t.Errorf("process %d still holds the instance", pid)
 	}
 	// As the message says.
-	check(t, os.Remove(l.pin("links", "lb0")))
-	check(t, os.Rename(l.pin("links", "kept"), l.pin("links", "lb0")))
-	check(t, l.open("lb0", attach.Auto).Attach())
+	require.NoError(t, os.Remove(l.pin("links", "lb0")))
+	require.NoError(t, os.Rename(l.pin("links", "kept"), l.pin("links", "lb0")))
+	require.NoError(t, l.open("lb0", attach.Auto).Attach())
 	l.wantForwarding("lb0")
 }
 
@@ -122,13 +123,13 @@ func TestCutOff(t *testing.T) {
 			l := newLab(t)
 			first := l.open("lb0", attach.Auto)
 			fill(t, first, web())
-			check(t, cut(first))
-			check(t, first.Close())
+			require.NoError(t, cut(first))
+			require.NoError(t, first.Close())
 			second := l.open("lb0", attach.Auto)
 			if reals, vips := second.Adopted(); len(reals) != 3 || len(vips) != 1 {
 				t.Errorf("adopted %d reals and %d VIPs, want 3 and 1", len(reals), len(vips))
 			}
-			check(t, second.Attach())
+			require.NoError(t, second.Attach())
 			l.wantForwarding("lb0")
 			wantEqual(t, "pins", l.tree(), pinTree("lb0", second.gen.number))
 			if s := l.snapshot(); s.Interface != "lb0" || s.Mode != attach.Native || s.ModeReason == "" {

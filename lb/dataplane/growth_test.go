@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // Growth replaces the maps and the program, and nothing that they hold.
@@ -34,13 +35,13 @@ func TestGrowth(t *testing.T) {
 			frame := tcpFrame(client, webTarget)
 			wantReal(t, d.Program(), frame, webReal)
 			send(t, d.Program(), tcpFrame(client, "203.0.113.10:444"))
-			check(t, d.DeleteReals([]lb.RealID{3}))
-			check(t, d.SetReals(workedServices(lb.GUE)[0].reals(t)))
+			require.NoError(t, d.DeleteReals([]lb.RealID{3}))
+			require.NoError(t, d.SetReals(workedServices(lb.GUE)[0].reals(t)))
 			wantReal(t, d.Program(), frame, webReal)
 			before, rings := contents(t, d)
 			old, number := programID(d.gen.prog), d.gen.number
 
-			check(t, tt.grow(d))
+			require.NoError(t, tt.grow(d))
 			if d.gen.number != number+1 || programID(d.Program()) == old {
 				t.Errorf("generation %d after %d", d.gen.number, number)
 			}
@@ -64,10 +65,10 @@ func TestGrowth(t *testing.T) {
 
 func TestReserveNeverShrinks(t *testing.T) {
 	d := testOpen(t)
-	check(t, d.Reserve(capacityOf(100, 100, 1000, 70000)))
+	require.NoError(t, d.Reserve(capacityOf(100, 100, 1000, 70000)))
 	sizes, number := d.gen.sizes(), d.gen.number
 	for _, c := range [][4]int{{}, {1, 1, 1, 1}, {100, 100, 1000, 70000}} {
-		check(t, d.Reserve(capacityOf(c[0], c[1], c[2], c[3])))
+		require.NoError(t, d.Reserve(capacityOf(c[0], c[1], c[2], c[3])))
 	}
 	if d.gen.sizes() != sizes || d.gen.number != number {
 		t.Errorf("sizes %+v in generation %d, want %+v in %d", d.gen.sizes(), d.gen.number, sizes, number)
@@ -100,17 +101,17 @@ func TestVerbsMakeRoom(t *testing.T) {
 // two buckets of two.
 func TestGrowthDoublesTables(t *testing.T) {
 	d := testOpen(t)
-	check(t, d.SetReals([]lb.Real{testReal(t, 1, "203.0.113.10:443/tcp", lb.IPIP, "10.0.0.1")}))
+	require.NoError(t, d.SetReals([]lb.Real{testReal(t, 1, "203.0.113.10:443/tcp", lb.IPIP, "10.0.0.1")}))
 	_, err := d.SetRing(0, []lb.Slot{1})
-	check(t, err)
+	require.NoError(t, err)
 	var entries []lb.VIPEntry
 	for i := range 5 {
 		entries = append(entries, lb.VIPEntry{VIP: vipAt(addr6(0, i+1), 443, 0), Ring: lb.Ring{Size: 1}})
 	}
-	check(t, d.SetVIPs(entries))
+	require.NoError(t, d.SetVIPs(entries))
 	s := d.gen.sizes()
 	s.bits6 = 1
-	check(t, d.replace(s))
+	require.NoError(t, d.replace(s))
 	if got := d.gen.sizes().bits6; got != 2 {
 		t.Errorf("a table of %d bits, want 2", got)
 	}

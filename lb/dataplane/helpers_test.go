@@ -21,26 +21,6 @@ import (
 	"github.com/remora-lb/remora/test/require"
 )
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// wantError fails unless err says all of the parts.
-func wantError(t *testing.T, err error, parts ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one with %q", parts)
-	}
-	for _, p := range parts {
-		if !strings.Contains(err.Error(), p) {
-			t.Errorf("error %q does not say %q", err, p)
-		}
-	}
-}
-
 func wantEqual[T any](t *testing.T, what string, got, want T) {
 	t.Helper()
 	opts := cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty(), cmp.AllowUnexported(vipKey{}, span{})}
@@ -54,7 +34,7 @@ func testOpen(t *testing.T) *Dataplane {
 	t.Helper()
 	require.Root(t)
 	d, err := Open(Config{})
-	check(t, err)
+	require.NoError(t, err)
 	t.Cleanup(func() { d.Close() })
 	return d
 }
@@ -70,7 +50,7 @@ func sources() lb.TunnelSources {
 func testVIP(t *testing.T, s string) lb.VIP {
 	t.Helper()
 	v, err := lb.ParseVIP(s)
-	check(t, err)
+	require.NoError(t, err)
 	return v
 }
 
@@ -78,7 +58,7 @@ func testReal(t *testing.T, id lb.RealID, vip string, encap lb.Encap, backend st
 	t.Helper()
 	addr := netip.MustParseAddr(backend)
 	tunnel, err := sources().Tunnel(encap, addr)
-	check(t, err)
+	require.NoError(t, err)
 	return lb.Real{
 		ID:      id,
 		VIP:     testVIP(t, vip),
@@ -114,7 +94,7 @@ func (s service) slots(t *testing.T) []lb.Slot {
 		members = append(members, maglev.Member{ID: r.ID, Addr: r.Backend.Addr, Weight: r.Backend.Weight})
 	}
 	slots, err := maglev.Build(lb.Ring{Size: s.size}, members)
-	check(t, err)
+	require.NoError(t, err)
 	return slots
 }
 
@@ -128,12 +108,12 @@ func fill(t *testing.T, d *Dataplane, services ...service) {
 	t.Helper()
 	var entries []lb.VIPEntry
 	for _, s := range services {
-		check(t, d.SetReals(s.reals(t)))
+		require.NoError(t, d.SetReals(s.reals(t)))
 		_, err := d.SetRing(s.ring, s.slots(t))
-		check(t, err)
+		require.NoError(t, err)
 		entries = append(entries, s.entry(t))
 	}
-	check(t, d.SetVIPs(entries))
+	require.NoError(t, d.SetVIPs(entries))
 }
 
 // web is the service that most tests use.
@@ -185,7 +165,7 @@ func unhex(s string) []byte {
 func send(t *testing.T, prog *ebpf.Program, frame []byte) (lb.Verdict, []byte) {
 	t.Helper()
 	verdict, out, err := prog.Test(frame)
-	check(t, err)
+	require.NoError(t, err)
 	return lb.Verdict(verdict), out
 }
 
@@ -236,7 +216,7 @@ func countsOf(s *Snapshot) counts {
 func wantCounts(t *testing.T, d *Dataplane, want counts) {
 	t.Helper()
 	s, err := d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	wantEqual(t, "counters", countsOf(s), want)
 }
 

@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // memory is a value as the program sees it.
 func memory(t *testing.T, v any) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	check(t, binary.Write(&b, binary.LittleEndian, v))
+	require.NoError(t, binary.Write(&b, binary.LittleEndian, v))
 	return b.Bytes()
 }
 

@@ -35,12 +35,12 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	require.Root(t)
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test
-	check(t, unix.Unshare(unix.CLONE_NEWNET|unix.CLONE_NEWNS))
-	check(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET|unix.CLONE_NEWNS))
+	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	// Otherwise the kernel sends packets of its own, which the program counts.
-	check(t, os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0))
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0))
 	l := &lab{T: t, bpffs: t.TempDir()}
-	check(t, unix.Mount("bpf", l.bpffs, "bpf", 0, "mode=0700"))
+	require.NoError(t, unix.Mount("bpf", l.bpffs, "bpf", 0, "mode=0700"))
 	t.Cleanup(func() {
 		if err := unix.Unmount(l.bpffs, unix.MNT_DETACH); err != nil {
 			t.Error(err)
@@ -53,16 +53,16 @@ func newLab(t *testing.T) *lab {
 func (l *lab) addPair(name, peer string, mtu int) {
 	l.Helper()
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: peer}
-	check(l.T, netlink.LinkAdd(veth))
+	require.NoError(l.T, netlink.LinkAdd(veth))
 	for _, n := range []string{name, peer} {
-		check(l.T, netlink.LinkSetUp(l.device(n)))
+		require.NoError(l.T, netlink.LinkSetUp(l.device(n)))
 	}
 }
 
 func (l *lab) device(name string) netlink.Link {
 	l.Helper()
 	dev, err := netlink.LinkByName(name)
-	check(l.T, err)
+	require.NoError(l.T, err)
 	return dev
 }
 
@@ -74,7 +74,7 @@ func (l *lab) config(iface string, mode attach.Mode) Config {
 func (l *lab) open(iface string, mode attach.Mode) *Dataplane {
 	l.Helper()
 	d, err := Open(l.config(iface, mode))
-	check(l.T, err)
+	require.NoError(l.T, err)
 	l.Cleanup(func() { d.Close() })
 	return d
 }
@@ -84,7 +84,7 @@ func (l *lab) attached(iface string, mode attach.Mode) *Dataplane {
 	l.Helper()
 	d := l.open(iface, mode)
 	fill(l.T, d, web())
-	check(l.T, d.Attach())
+	require.NoError(l.T, d.Attach())
 	return d
 }
 
@@ -96,7 +96,7 @@ func (l *lab) program(iface string) *ebpf.Program {
 		return nil
 	}
 	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(xdp.ProgId))
-	check(l.T, err)
+	require.NoError(l.T, err)
 	l.Cleanup(func() { prog.Close() })
 	return prog
 }
@@ -126,14 +126,14 @@ func (l *lab) readOnly(yes bool) {
 	if yes {
 		flags |= unix.MS_RDONLY
 	}
-	check(l.T, unix.Mount("", l.bpffs, "", flags, ""))
+	require.NoError(l.T, unix.Mount("", l.bpffs, "", flags, ""))
 }
 
 // tree lists what is below the BPF file system, links with their target.
 func (l *lab) tree() []string {
 	l.Helper()
 	var names []string
-	check(l.T, filepath.WalkDir(l.bpffs, func(path string, d fs.DirEntry, err error) error {
+	require.NoError(l.T, filepath.WalkDir(l.bpffs, func(path string, d fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(l.bpffs, path)
 		if err != nil || name == "." || filepath.Ext(name) == ".debug" { // the kernel's own
 			return err
@@ -163,7 +163,7 @@ func (l *lab) pin(parts ...string) string {
 func (l *lab) snapshot() *Snapshot {
 	l.Helper()
 	s, err := ReadSnapshot(l.bpffs, "test")
-	check(l.T, err)
+	require.NoError(l.T, err)
 	return s
 }
 
@@ -174,7 +174,7 @@ func linkID(t *testing.T, d *Dataplane) uint32 {
 		t.Fatal("not attached")
 	}
 	info, err := d.link.link.Info()
-	check(t, err)
+	require.NoError(t, err)
 	return uint32(info.ID)
 }
 
@@ -187,7 +187,7 @@ func (l *lab) stranger() *ebpf.Program {
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(lb.Pass)), asm.Return()},
 		License:      "Dual BSD/GPL",
 	})
-	check(l.T, err)
+	require.NoError(l.T, err)
 	l.Cleanup(func() { prog.Close() })
 	return prog
 }

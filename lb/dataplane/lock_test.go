@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // holderEnv makes this test's binary a daemon that holds the instance: the BPF file system.
@@ -50,11 +51,11 @@ func TestLocked(t *testing.T) {
 	d := l.open("lb0", attach.Auto)
 	_, err := Open(l.config("lb0", attach.Auto))
 	wantIs(t, err, ErrLocked)
-	wantError(t, err, fmt.Sprintf("by process %d", os.Getpid()), "stop it")
+	require.ErrorSays(t, err, fmt.Sprintf("by process %d", os.Getpid()), "stop it")
 	if pid := Writer(l.bpffs, "test"); pid != os.Getpid() {
 		t.Errorf("writer %d, want %d", pid, os.Getpid())
 	}
-	check(t, d.Close())
+	require.NoError(t, d.Close())
 	if pid := Writer(l.bpffs, "test"); pid != 0 {
 		t.Errorf("writer %d after it was closed", pid)
 	}
@@ -66,23 +67,23 @@ func TestKilledHolder(t *testing.T) {
 	l := newLab(t)
 	first := l.attached("lb0", attach.Auto)
 	id := linkID(t, first)
-	check(t, first.Close())
+	require.NoError(t, first.Close())
 
 	daemon := exec.Command("/proc/self/exe") // in the namespaces of this thread
 	daemon.Env = append(os.Environ(), holderEnv+"="+l.bpffs)
 	stdin, err := daemon.StdinPipe()
-	check(t, err)
+	require.NoError(t, err)
 	defer stdin.Close()
 	stdout, err := daemon.StdoutPipe()
-	check(t, err)
-	check(t, daemon.Start())
+	require.NoError(t, err)
+	require.NoError(t, daemon.Start())
 	said, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil || said != "attached\n" {
 		t.Errorf("the daemon said %q: %v", said, err)
 	}
 	_, err = Open(l.config("lb0", attach.Auto))
-	wantError(t, err, fmt.Sprintf("process %d", daemon.Process.Pid))
-	check(t, daemon.Process.Kill())
+	require.ErrorSays(t, err, fmt.Sprintf("process %d", daemon.Process.Pid))
+	require.NoError(t, daemon.Process.Kill())
 	_ = daemon.Wait() // killed, as it says
 
 	l.wantForwarding("lb0")

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // workedServices are balanced over three reals each, by Katran's numbers.
@@ -105,7 +106,7 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("verdict %v, want %v", verdict, tt.reason.Verdict())
 			}
 			s, err := d.Snapshot()
-			check(t, err)
+			require.NoError(t, err)
 			wantEqual(t, "reasons", countsOf(s).Reasons, map[lb.Reason]uint64{tt.reason: 1})
 		})
 	}
@@ -122,9 +123,9 @@ func fillRefusals(t *testing.T, d *Dataplane) {
 	silent := one("203.0.113.22:443/tcp", 3, 22)
 	narrow := one("203.0.113.23:443/tcp", 4, 23)
 	fill(t, d, web(), empty, unknown, silent, narrow)
-	check(t, d.DeleteReals([]lb.RealID{21}))
+	require.NoError(t, d.DeleteReals([]lb.RealID{21}))
 	reals := append(silent.reals(t), narrow.reals(t)...)
 	reals[0].NextHop = lb.NextHop{Problem: "no answer"}
 	reals[1].NextHop.MTU = 64
-	check(t, d.SetReals(reals))
+	require.NoError(t, d.SetReals(reals))
 }

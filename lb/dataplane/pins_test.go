@@ -14,6 +14,7 @@ import (
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 var mapNames = []string{
@@ -42,11 +43,11 @@ func TestPinLayout(t *testing.T) {
 	d := l.attached("lb0", attach.Auto)
 	first := d.gen.number
 	wantEqual(t, "pins", l.tree(), pinTree("lb0", first))
-	check(t, d.Close())
+	require.NoError(t, d.Close())
 	l.open("lb0", attach.Auto)
 	wantEqual(t, "pins after another start", l.tree(), pinTree("lb0", first+1))
 	prog, err := ebpf.LoadPinnedProgram(l.pin("progs", "native"), nil)
-	check(t, err)
+	require.NoError(t, err)
 	defer prog.Close()
 	if programID(prog) != programID(l.program("lb0")) {
 		t.Error("progs/native is not what the interface runs")
@@ -59,7 +60,7 @@ func TestPinnedMapsCarryBTF(t *testing.T) {
 	l.attached("lb0", attach.Auto)
 	for _, name := range mapNames {
 		m, err := ebpf.LoadPinnedMap(l.pin("maps", name), nil)
-		check(t, err)
+		require.NoError(t, err)
 		defer m.Close()
 		handle, err := m.Handle()
 		if err != nil {
@@ -68,7 +69,7 @@ func TestPinnedMapsCarryBTF(t *testing.T) {
 		}
 		defer handle.Close()
 		types, err := handle.Spec(nil)
-		check(t, err)
+		require.NoError(t, err)
 		if name == "vip_infos" {
 			var info *btf.Struct
 			if err := types.TypeByName("vip_info", &info); err != nil || len(info.Members) < 7 {
@@ -82,12 +83,12 @@ func TestReadSnapshot(t *testing.T) {
 	l := newLab(t)
 	d := l.open("lb0", attach.Auto)
 	fill(t, d, workedServices(lb.IPIP)...)
-	check(t, d.Attach())
+	require.NoError(t, d.Attach())
 	l.wantForwarding("lb0")
 	want, err := d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	wantEqual(t, "snapshot while it is open", l.snapshot(), want)
-	check(t, d.Close())
+	require.NoError(t, d.Close())
 	got := l.snapshot()
 	wantEqual(t, "snapshot", got, want)
 	wantEqual(t, "counters", countsOf(got), webCounts)
@@ -109,7 +110,7 @@ func TestGrowthWhileAttached(t *testing.T) {
 		func() error { return d.Reserve(capacityOf(1, 5000, 10, 10)) },
 	} {
 		old := programID(l.program("lb0"))
-		check(t, grow())
+		require.NoError(t, grow())
 		if now := programID(l.program("lb0")); now == old || now != programID(d.gen.prog) {
 			t.Errorf("growth %d: the interface runs program %d, was %d", i, now, old)
 		}
@@ -131,8 +132,8 @@ func TestRemove(t *testing.T) {
 	d := l.attached("lb0", attach.Auto)
 	wantIs(t, Remove(l.bpffs, "test"), ErrLocked)
 	l.wantForwarding("lb0")
-	check(t, d.Close())
-	check(t, Remove(l.bpffs, "test"))
+	require.NoError(t, d.Close())
+	require.NoError(t, Remove(l.bpffs, "test"))
 	l.wantBare("lb0")
 	l.wantNothingPinned()
 	_, err := ReadSnapshot(l.bpffs, "test")
@@ -142,15 +143,15 @@ func TestRemove(t *testing.T) {
 func TestRemoveLeavesOthers(t *testing.T) {
 	l := newLab(t)
 	l.addPair("lb1", "peer1", 1500)
-	check(t, l.attached("lb0", attach.Auto).Close())
+	require.NoError(t, l.attached("lb0", attach.Auto).Close())
 	other := l.config("lb1", attach.Auto)
 	other.Instance = "second"
 	d, err := Open(other)
-	check(t, err)
+	require.NoError(t, err)
 	defer d.Close()
 	fill(t, d, web())
-	check(t, d.Attach())
-	check(t, Remove(l.bpffs, "test"))
+	require.NoError(t, d.Attach())
+	require.NoError(t, Remove(l.bpffs, "test"))
 	l.wantBare("lb0")
 	l.wantForwarding("lb1")
 	if _, err := os.Stat(l.pin()); !os.IsNotExist(err) {

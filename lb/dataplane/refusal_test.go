@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // wantRefused opens and attaches, wants an error that says the parts, and nothing left behind.
@@ -19,11 +20,11 @@ func (l *lab) wantRefused(iface string, mode attach.Mode, parts ...string) {
 	l.Helper()
 	d := l.open(iface, mode)
 	fill(l.T, d, web())
-	wantError(l.T, d.Attach(), parts...)
+	require.ErrorSays(l.T, d.Attach(), parts...)
 	if d.link != nil {
 		l.Error("it holds an attachment all the same")
 	}
-	check(l.T, d.Close())
+	require.NoError(l.T, d.Close())
 	l.wantNothingPinned()
 }
 
@@ -32,7 +33,7 @@ func TestInterfaceOccupied(t *testing.T) {
 		t.Run(mode.String(), func(t *testing.T) {
 			l := newLab(t)
 			other, err := link.AttachXDP(link.XDPOptions{Program: l.stranger(), Interface: l.device("lb0").Attrs().Index})
-			check(t, err)
+			require.NoError(t, err)
 			defer other.Close()
 			before := programID(l.program("lb0"))
 			l.wantRefused("lb0", mode, `"lb0"`, `XDP program "stranger"`, "take it off first")
@@ -51,7 +52,7 @@ func TestNoSuchInterface(t *testing.T) {
 func TestLargeMTU(t *testing.T) {
 	l := newLab(t)
 	for _, name := range []string{"lb0", "peer0"} {
-		check(t, netlink.LinkSetMTU(l.device(name), 9000))
+		require.NoError(t, netlink.LinkSetMTU(l.device(name), 9000))
 	}
 	l.wantRefused("lb0", attach.Native, `"lb0" in native mode`, "MTU is 9000", "generic mode")
 
@@ -60,9 +61,9 @@ func TestLargeMTU(t *testing.T) {
 	if s.Mode != attach.Generic {
 		t.Errorf("mode %v, want generic", s.Mode)
 	}
-	wantError(t, errors.New(s.ModeReason), "not native", "MTU is 9000")
+	require.ErrorSays(t, errors.New(s.ModeReason), "not native", "MTU is 9000")
 	l.wantForwarding("lb0")
-	check(t, d.Close())
+	require.NoError(t, d.Close())
 }
 
 // Where nothing can be pinned, nothing is attached; and where a program is, it stays.
@@ -71,21 +72,21 @@ func TestPinsRefused(t *testing.T) {
 	d := l.open("lb0", attach.Auto)
 	fill(t, d, web())
 	l.readOnly(true)
-	wantError(t, d.Attach(), "pin folder", "read-only")
+	require.ErrorSays(t, d.Attach(), "pin folder", "read-only")
 	l.wantBare("lb0")
 	l.readOnly(false)
-	check(t, os.Symlink("nowhere", l.pin("links"))) // a file in the way of the link's pin
-	wantError(t, d.Attach(), "pin folder", l.pin("links"))
+	require.NoError(t, os.Symlink("nowhere", l.pin("links"))) // a file in the way of the link's pin
+	require.ErrorSays(t, d.Attach(), "pin folder", l.pin("links"))
 	l.wantBare("lb0")
-	check(t, os.Remove(l.pin("links")))
-	check(t, d.Attach())
+	require.NoError(t, os.Remove(l.pin("links")))
+	require.NoError(t, d.Attach())
 	l.wantForwarding("lb0")
-	check(t, d.Close())
+	require.NoError(t, d.Close())
 
 	program, tree := programID(l.program("lb0")), l.tree()
 	l.readOnly(true)
 	_, err := Open(l.config("lb0", attach.Auto))
-	wantError(t, err, "pin folder", "read-only")
+	require.ErrorSays(t, err, "pin folder", "read-only")
 	if programID(l.program("lb0")) != program {
 		t.Error("the interface has another program")
 	}
@@ -96,14 +97,14 @@ func TestPinsRefused(t *testing.T) {
 	d = l.open("lb0", attach.Auto)
 	program, tree = programID(d.gen.prog), l.tree()
 	l.readOnly(true)
-	wantError(t, d.Reserve(capacityOf(1, 0, 1000, 70000)), "pin folder", "read-only")
+	require.ErrorSays(t, d.Reserve(capacityOf(1, 0, 1000, 70000)), "pin folder", "read-only")
 	if programID(d.gen.prog) != program || programID(l.program("lb0")) != program {
 		t.Error("the program was replaced in spite of it")
 	}
 	l.wantForwarding("lb0")
 	l.readOnly(false)
 	wantEqual(t, "pins", l.tree(), tree)
-	check(t, d.Reserve(capacityOf(1, 0, 1000, 70000)))
+	require.NoError(t, d.Reserve(capacityOf(1, 0, 1000, 70000)))
 	l.wantForwarding("lb0")
 	wantEqual(t, "pins", l.tree(), pinTree("lb0", d.gen.number))
 }
@@ -113,11 +114,11 @@ func TestAttachIsCompletedByAnother(t *testing.T) {
 	l := newLab(t)
 	d := l.open("lb0", attach.Auto)
 	fill(t, d, web())
-	check(t, os.MkdirAll(l.pin("maps", "in_the_way"), 0o700))
-	wantError(t, d.Attach(), "point to generation ")
+	require.NoError(t, os.MkdirAll(l.pin("maps", "in_the_way"), 0o700))
+	require.ErrorSays(t, d.Attach(), "point to generation ")
 	l.wantForwarding("lb0")
-	check(t, os.RemoveAll(l.pin("maps")))
-	check(t, d.Attach())
+	require.NoError(t, os.RemoveAll(l.pin("maps")))
+	require.NoError(t, d.Attach())
 	wantEqual(t, "pins", l.tree(), pinTree("lb0", d.gen.number))
 	if s := l.snapshot(); s.Interface != "lb0" || s.Mode != attach.Native {
 		t.Errorf("snapshot %+v", s)

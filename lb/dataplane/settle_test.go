@@ -14,17 +14,17 @@ import (
 func TestSettlerWaitsWhenNeeded(t *testing.T) {
 	require.Root(t)
 	s, err := newSettler()
-	check(t, err)
+	require.NoError(t, err)
 	s.needed = true
-	check(t, s.wait())
+	require.NoError(t, s.wait())
 	if s.needed {
 		t.Error("still needed after a wait")
 	}
 	// Without its maps it can only return at once.
 	s.close()
-	check(t, s.wait())
+	require.NoError(t, s.wait())
 	s.needed = true
-	wantError(t, s.wait(), "wait for running packet programs")
+	require.ErrorSays(t, s.wait(), "wait for running packet programs")
 	if !s.needed {
 		t.Error("a wait that failed counts as one")
 	}
@@ -34,13 +34,13 @@ func TestSettlerWaitsWhenNeeded(t *testing.T) {
 func TestSettlerWaits(t *testing.T) {
 	require.Root(t)
 	s, err := newSettler()
-	check(t, err)
+	require.NoError(t, err)
 	defer s.close()
 	quickest := func(update func() error) time.Duration {
 		least := time.Hour
 		for range 10 {
 			start := time.Now()
-			check(t, update())
+			require.NoError(t, update())
 			least = min(least, time.Since(start))
 		}
 		return least
@@ -81,7 +81,7 @@ func TestVerbsSettle(t *testing.T) {
 		{"set VIPs", func() error { return d.SetVIPs(other) }, true, true},
 	} {
 		d.settler.needed = tt.before
-		check(t, tt.verb())
+		require.NoError(t, tt.verb())
 		if d.settler.needed != tt.after {
 			t.Errorf("%s: a wait is needed: %v, want %v", tt.name, d.settler.needed, tt.after)
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // Whoever reads while generations come and go reads one of them.
@@ -40,6 +41,6 @@ func TestReadSnapshotWhileReplaced(t *testing.T) {
 		err = d.replace(d.gen.sizes())
 	}
 	close(stop)
-	check(t, readers.Wait())
-	check(t, err)
+	require.NoError(t, readers.Wait())
+	require.NoError(t, err)
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 func contents(t *testing.T, d *Dataplane) (s *Snapshot, rings []uint64) {
 	t.Helper()
 	s, err := d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	s.Reasons, s.Removed = [lb.ReasonLen]uint64{}, Counter{}
 	for i := range s.Reals {
 		s.Reals[i].Counter = Counter{}
@@ -41,9 +42,9 @@ func TestSettingTwiceIsSettingOnce(t *testing.T) {
 	before, rings := contents(t, d)
 	seeds, number := d.gen.seeds.elems[0], d.gen.number
 	for _, s := range services {
-		check(t, d.SetReals(s.reals(t)))
+		require.NoError(t, d.SetReals(s.reals(t)))
 		written, err := d.SetRing(s.ring, s.slots(t))
-		check(t, err)
+		require.NoError(t, err)
 		if written != 0 {
 			t.Errorf("ring %d: %d slots written, want none", s.ring, written)
 		}
@@ -76,7 +77,7 @@ func TestSetRingWritesWhatDiffers(t *testing.T) {
 	} {
 		tt.change()
 		written, err := d.SetRing(0, slots)
-		check(t, err)
+		require.NoError(t, err)
 		if written != tt.want {
 			t.Errorf("%s: %d written, want %d", tt.name, written, tt.want)
 		}
@@ -93,10 +94,10 @@ func TestSetRefuses(t *testing.T) {
 		"set ring 6: 0 slots":     func() error { _, err := d.SetRing(6, nil); return err },
 		"set ring 7: 1048574 slo": func() error { _, err := d.SetRing(7, make([]lb.Slot, lb.MaxRingSize+1)); return err },
 	} {
-		wantError(t, set(), name)
+		require.ErrorSays(t, set(), name)
 	}
 	s, err := d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	if len(s.Reals)+len(s.VIPs)+d.space.slots() != 0 {
 		t.Errorf("something was set all the same: %+v, %d slots", s, d.space.slots())
 	}
@@ -114,7 +115,7 @@ func TestDeleteReals(t *testing.T) {
 	rest.backends = rest.backends[:2]
 	fill(t, d, rest)
 	for range 2 { // deleting what is absent succeeds and changes nothing
-		check(t, d.DeleteReals([]lb.RealID{3, 0, 60, 1 << 29}))
+		require.NoError(t, d.DeleteReals([]lb.RealID{3, 0, 60, 1 << 29}))
 		wantCounts(t, d, counts{Reasons: map[lb.Reason]uint64{lb.ReasonForwarded: 3}, Removed: Counter{3, 135}})
 	}
 	if d.gen.reals.elems[3] != (nativeReal{}) {
@@ -122,14 +123,14 @@ func TestDeleteReals(t *testing.T) {
 	}
 	reals, _ := d.Adopted()
 	s, err := d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	if len(reals) != 2 || len(s.Reals) != 2 {
 		t.Errorf("%d reals known and %d described, want 2", len(reals), len(s.Reals))
 	}
 	send(t, d.Program(), frame)
-	check(t, d.DeleteReals([]lb.RealID{1, 2}))
+	require.NoError(t, d.DeleteReals([]lb.RealID{1, 2}))
 	wantCounts(t, d, counts{Reasons: map[lb.Reason]uint64{lb.ReasonForwarded: 4}, Removed: Counter{4, 180}})
-	check(t, d.DeleteReals(nil))
+	require.NoError(t, d.DeleteReals(nil))
 }
 
 func TestNextHopChanges(t *testing.T) {
@@ -148,7 +149,7 @@ func TestNextHopChanges(t *testing.T) {
 		{"too narrow", lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 0xbb}, MTU: 64}, lb.Drop},
 	} {
 		r.NextHop = tt.hop
-		check(t, d.SetReals([]lb.Real{r}))
+		require.NoError(t, d.SetReals([]lb.Real{r}))
 		verdict, out := send(t, d.Program(), frame)
 		if verdict != tt.want || tt.want == lb.TX && [6]byte(out[:6]) != tt.hop.MAC {
 			t.Errorf("%s: verdict %v, frame %x", tt.name, verdict, out)
@@ -158,13 +159,13 @@ func TestNextHopChanges(t *testing.T) {
 
 func TestRingOfAnotherLength(t *testing.T) {
 	d := testOpen(t)
-	check(t, d.Reserve(capacityOf(1, 0, 10, 40))) // room for old and new
+	require.NoError(t, d.Reserve(capacityOf(1, 0, 10, 40))) // room for old and new
 	s := web()
 	for _, size := range []uint32{7, 11, 13, 5, 7} {
 		s.size = size
 		old := d.space.spans[0]
 		_, err := d.SetRing(0, s.slots(t))
-		check(t, err)
+		require.NoError(t, err)
 		if at := d.space.spans[0]; old.size != 0 && at.first < old.end() && old.first < at.end() {
 			t.Fatalf("ring of %d at %v is written over the one in use, %v", size, at, old)
 		}
@@ -194,14 +195,14 @@ func wantChoice(t *testing.T, d *Dataplane, s service) {
 
 func TestDeletedRingMakesRoom(t *testing.T) {
 	d := testOpen(t)
-	check(t, d.Reserve(capacityOf(2, 0, 10, 14)))
+	require.NoError(t, d.Reserve(capacityOf(2, 0, 10, 14)))
 	number, room := d.gen.number, d.gen.sizes().slots
 	for i := range 20 {
 		s := web()
 		s.size, s.ring = 7, lb.RingID(i%3)
 		fill(t, d, s)
-		check(t, d.DeleteRing(lb.RingID((i+1)%3)))
-		check(t, d.DeleteRing(lb.RingID((i+2)%3)))
+		require.NoError(t, d.DeleteRing(lb.RingID((i+1)%3)))
+		require.NoError(t, d.DeleteRing(lb.RingID((i+2)%3)))
 		wantChoice(t, d, s)
 	}
 	if d.gen.number != number {
@@ -226,7 +227,7 @@ func TestSetVIPsReplacesTheWholeSet(t *testing.T) {
 	fill(t, d, s)
 	for _, from := range []int{1, 100, 200, 205} { // the last two overlap
 		entries := at(from, 16)
-		check(t, d.SetVIPs(entries))
+		require.NoError(t, d.SetVIPs(entries))
 		for i := range 400 {
 			for _, a := range []netip.Addr{addr4(i), addr6(0, i)} {
 				want := slices.ContainsFunc(entries, func(e lb.VIPEntry) bool { return e.VIP.Addr == a })
@@ -234,10 +235,10 @@ func TestSetVIPsReplacesTheWholeSet(t *testing.T) {
 			}
 		}
 	}
-	check(t, d.SetVIPs(nil))
+	require.NoError(t, d.SetVIPs(nil))
 	wantVIP(t, d, addr4(205), false)
 	shot, err := d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	if len(shot.VIPs) != 0 {
 		t.Errorf("VIPs %v, want none", shot.VIPs)
 	}
@@ -276,7 +277,7 @@ func TestSetVIPsThatFails(t *testing.T) {
 	fill(t, d, s)
 	v6 := lb.VIPEntry{VIP: vipAt(addr6(0, 1), 443, 0), Ring: lb.Ring{Size: 7}}
 	v4 := lb.VIPEntry{VIP: vipAt(addr4(1), 443, 0), Ring: lb.Ring{Size: 7}}
-	wantError(t, d.SetVIPs([]lb.VIPEntry{v4, v6, v6, v6}), "set 3 IPv6 VIPs: VIP table is too small")
+	require.ErrorSays(t, d.SetVIPs([]lb.VIPEntry{v4, v6, v6, v6}), "set 3 IPv6 VIPs: VIP table is too small")
 	if !d.settler.needed {
 		t.Error("packets may still read the half that was in use, but nobody would wait for them")
 	}
@@ -289,7 +290,7 @@ func TestSetVIPsThatFails(t *testing.T) {
 func TestManyVIPs(t *testing.T) {
 	d := testOpen(t)
 	const n = 10000
-	check(t, d.Reserve(capacityOf(n/2, n/2, n, 7*n)))
+	require.NoError(t, d.Reserve(capacityOf(n/2, n/2, n, 7*n)))
 	number := d.gen.number
 	entries, reals := make([]lb.VIPEntry, n), make([]lb.Real, n)
 	slots := make([]lb.Slot, 7)
@@ -306,10 +307,10 @@ func TestManyVIPs(t *testing.T) {
 			slots[j] = lb.StableSlot(id)
 		}
 		_, err := d.SetRing(lb.RingID(i), slots)
-		check(t, err)
+		require.NoError(t, err)
 	}
-	check(t, d.SetReals(reals))
-	check(t, d.SetVIPs(entries))
+	require.NoError(t, d.SetReals(reals))
+	require.NoError(t, d.SetVIPs(entries))
 	for i, e := range entries {
 		src := client
 		if e.VIP.Addr.Is6() {
@@ -323,7 +324,7 @@ func TestManyVIPs(t *testing.T) {
 		t.Errorf("generation %d, want %d: what was reserved did not suffice", d.gen.number, number)
 	}
 	s, err := d.Snapshot()
-	check(t, err)
+	require.NoError(t, err)
 	if len(s.VIPs) != n || len(s.Reals) != n || s.Reasons[lb.ReasonForwarded] != n {
 		t.Errorf("%d VIPs, %d reals, %d packets; want %d each", len(s.VIPs), len(s.Reals), s.Reasons[lb.ReasonForwarded], n)
 	}

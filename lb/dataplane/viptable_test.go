@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // vipTable is a table of either family, with the program's way of finding an entry.
@@ -149,12 +150,12 @@ func TestVIPTableFindsItsKeysOnly(t *testing.T) {
 			t.Run(fmt.Sprintf("%d of IPv6 %v", n, is6), func(t *testing.T) {
 				keys, others := randomKeys(random, n, is6)
 				table := newVIPTable(n, is6)
-				check(t, table.set(keys, values(n)))
+				require.NoError(t, table.set(keys, values(n)))
 				wantFound(t, table, keys, others)
 				// The other half gets the other keys, and what was there before does not count.
-				check(t, table.set(others, values(n)))
+				require.NoError(t, table.set(others, values(n)))
 				wantFound(t, table, others, keys)
-				check(t, table.set(nil, nil))
+				require.NoError(t, table.set(nil, nil))
 				wantFound(t, table, nil, append(keys, others...))
 			})
 		}
@@ -184,9 +185,9 @@ func TestVIPTableChangesTheIdleHalfOnly(t *testing.T) {
 	for _, is6 := range []bool{false, true} {
 		keys, others := randomKeys(random, 50, is6)
 		table := newVIPTable(50, is6)
-		check(t, table.set(keys, values(50)))
+		require.NoError(t, table.set(keys, values(50)))
 		before := *table
-		check(t, table.set(others, values(50)))
+		require.NoError(t, table.set(others, values(50)))
 		if seedHalf(before.seed) == seedHalf(table.seed) {
 			t.Fatal("the half did not change")
 		}
@@ -203,7 +204,7 @@ func TestVIPTableEquals(t *testing.T) {
 			if !table.equals(nil, nil) || table.equals(keys, values(20)) {
 				t.Error("an empty table does not equal an empty set, or equals another")
 			}
-			check(t, table.set(keys, values(20)))
+			require.NoError(t, table.set(keys, values(20)))
 			if !table.equals(keys, values(20)) {
 				t.Error("not equal to what was set")
 			}

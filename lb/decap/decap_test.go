@@ -24,19 +24,6 @@ import (
 	"github.com/remora-lb/remora/test/require"
 )
 
-// wantError compares with fragments of the text that an operator needs to see.
-func wantError(t *testing.T, err error, fragments ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one with %q", fragments)
-	}
-	for _, f := range fragments {
-		if !strings.Contains(err.Error(), f) {
-			t.Errorf("error %q does not say %q", err, f)
-		}
-	}
-}
-
 func TestValidate(t *testing.T) {
 	tests := []struct {
 		name string
@@ -61,10 +48,10 @@ func TestValidate(t *testing.T) {
 			tt.edit(&cfg)
 			err := cfg.Validate()
 			if tt.want == nil {
-				check(t, err)
+				require.NoError(t, err)
 				return
 			}
-			wantError(t, err, tt.want...)
+			require.ErrorSays(t, err, tt.want...)
 			if _, fromNew := New(cfg); fromNew == nil || fromNew.Error() != err.Error() {
 				t.Errorf("New says %v, want %v", fromNew, err)
 			}
@@ -76,15 +63,15 @@ func TestNoSuchInterface(t *testing.T) {
 	cfg := testConfig()
 	cfg.Interface = "nosuch0"
 	_, err := New(cfg)
-	wantError(t, err, `"nosuch0"`, "there are: ", "lo")
+	require.ErrorSays(t, err, `"nosuch0"`, "there are: ", "lo")
 	_, err = InterfaceAddrs("nosuch0")
-	wantError(t, err, `"nosuch0"`, "there are: ", "lo")
+	require.ErrorSays(t, err, `"nosuch0"`, "there are: ", "lo")
 }
 
 func TestInterfaceAddrs(t *testing.T) {
 	w := newWire(t, 1500)
 	_, err := InterfaceAddrs("srv0")
-	wantError(t, err, `"srv0"`, "no address")
+	require.ErrorSays(t, err, `"srv0"`, "no address")
 	for _, a := range []netip.Addr{server6, server4, stranger4, netip.MustParseAddr("fe80::1")} {
 		addAddr(t, w.server, netip.PrefixFrom(a, 24))
 	}
@@ -123,9 +110,9 @@ func withoutCapabilities(t *testing.T, keep uint64, f func() error) error {
 func TestCapabilitiesOfProcess(t *testing.T) {
 	require.Root(t)
 	err := withoutCapabilities(t, 1<<unix.CAP_BPF, func() error { _, err := New(testConfig()); return err })
-	wantError(t, err, "missing CAP_NET_ADMIN (", "CAP_PERFMON")
+	require.ErrorSays(t, err, "missing CAP_NET_ADMIN (", "CAP_PERFMON")
 	const enough = 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_PERFMON
-	check(t, withoutCapabilities(t, enough, func() error {
+	require.NoError(t, withoutCapabilities(t, enough, func() error {
 		d, err := New(testConfig())
 		if err != nil {
 			return err
@@ -160,7 +147,7 @@ func TestOccupied(t *testing.T) {
 			t.Cleanup(func() { l.Close() })
 		},
 		"by netlink": func(t *testing.T, w *wire, prog *ebpf.Program) {
-			check(t, netlink.LinkSetXdpFd(w.server, prog.FD()))
+			require.NoError(t, netlink.LinkSetXdpFd(w.server, prog.FD()))
 		},
 	}
 	for how, occupy := range ways {
@@ -172,7 +159,7 @@ func TestOccupied(t *testing.T) {
 				cfg := testConfig()
 				cfg.Interface, cfg.Mode = "srv0", mode
 				_, err := newDecap(t, cfg).Attach()
-				wantError(t, err, `"srv0"`, "already has", `"someone_else"`, id)
+				require.ErrorSays(t, err, `"srv0"`, "already has", `"someone_else"`, id)
 			})
 		}
 	}
@@ -185,7 +172,7 @@ func TestAttachTwice(t *testing.T) {
 	d := newDecap(t, cfg)
 	must(d.Attach())(t)
 	_, err := d.Attach()
-	wantError(t, err, `"srv0"`, "already attached")
+	require.ErrorSays(t, err, `"srv0"`, "already attached")
 }
 
 // TestNotNative: a frame too long for the driver, and an interface without native XDP.
@@ -203,7 +190,7 @@ func TestNotNative(t *testing.T) {
 			cfg := testConfig()
 			cfg.Interface, cfg.Mode = tt.ifname, attach.Native
 			_, err := newDecap(t, cfg).Attach()
-			wantError(t, err, append(tt.why, fmt.Sprintf("%q in native mode", tt.ifname))...)
+			require.ErrorSays(t, err, append(tt.why, fmt.Sprintf("%q in native mode", tt.ifname))...)
 		})
 		t.Run(tt.name+", auto", func(t *testing.T) {
 			newWire(t, 9000)

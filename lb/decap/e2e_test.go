@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/test/require"
 )
 
 // receiveTimeout only bounds a failing test.
@@ -63,7 +64,7 @@ func TestEndToEnd(t *testing.T) {
 // expectDatagram receives one datagram and compares it with what the tunnel carried.
 func expectDatagram(t *testing.T, conn *net.UDPConn, text string, u tunnel) {
 	t.Helper()
-	check(t, conn.SetReadDeadline(time.Now().Add(receiveTimeout)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(receiveTimeout)))
 	b := make([]byte, 2048)
 	n, from, err := conn.ReadFromUDPAddrPort(b)
 	if err != nil {
@@ -90,8 +91,8 @@ func TestDetach(t *testing.T) {
 	must(d.Attach())(t)
 	w.send(t, u.frame())
 	expectDatagram(t, socket, "first", u)
-	check(t, d.Detach())
-	check(t, d.Detach())
+	require.NoError(t, d.Detach())
+	require.NoError(t, d.Detach())
 
 	// The plain datagram that follows on the same link proves that the tunnelled one has arrived.
 	before := readCounters(t, d)

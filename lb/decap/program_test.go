@@ -136,7 +136,7 @@ func checkFrames(t *testing.T, cfg Config, cases []frameCase) {
 	}
 }
 
-// router alert, and the longest options there can be.
+// IPv4 options: router alert, and the longest there can be.
 var (
 	shortOptions = []byte{0x94, 4, 0, 0}
 	longOptions  = append(bytes.Repeat([]byte{1}, 39), 0)

@@ -47,25 +47,25 @@ func newWire(t *testing.T, mtu int) *wire {
 	})
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = "srv0", mtu
-	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer0", PeerMTU: uint32(mtu), PeerNamespace: netlink.NsFd(peerNS)}))
+	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer0", PeerMTU: uint32(mtu), PeerNamespace: netlink.NsFd(peerNS)}))
 
 	w := &wire{}
-	check(t, netns.Set(peerNS))
+	require.NoError(t, netns.Set(peerNS))
 	w.peer = quietLink(t, "peer0")
 	w.peerSocket = must(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))(t)
 	t.Cleanup(func() { unix.Close(w.peerSocket) })
-	check(t, netns.Set(serverNS))
+	require.NoError(t, netns.Set(serverNS))
 	w.server = must(netlink.LinkByName("srv0"))(t)
-	check(t, netlink.LinkSetUp(w.server))
+	require.NoError(t, netlink.LinkSetUp(w.server))
 	return w
 }
 
 // quietLink sets a link up that sends nothing of its own, so that counters are exact.
 func quietLink(t *testing.T, name string) netlink.Link {
 	t.Helper()
-	check(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0))
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0))
 	l := must(netlink.LinkByName(name))(t)
-	check(t, netlink.LinkSetUp(l))
+	require.NoError(t, netlink.LinkSetUp(l))
 	return l
 }
 
@@ -73,7 +73,7 @@ func quietLink(t *testing.T, name string) netlink.Link {
 func (w *wire) addVIPs(t *testing.T) {
 	t.Helper()
 	lo := must(netlink.LinkByName("lo"))(t)
-	check(t, netlink.LinkSetUp(lo))
+	require.NoError(t, netlink.LinkSetUp(lo))
 	for _, a := range []netip.Addr{vip4, vip6} {
 		addAddr(t, lo, netip.PrefixFrom(a, a.BitLen()))
 	}
@@ -83,7 +83,7 @@ func (w *wire) addVIPs(t *testing.T) {
 func addAddr(t *testing.T, l netlink.Link, p netip.Prefix) {
 	t.Helper()
 	ipNet := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-	check(t, netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet, Flags: unix.IFA_F_NODAD}))
+	require.NoError(t, netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet, Flags: unix.IFA_F_NODAD}))
 }
 
 // send puts a frame on the wire, addressed to the server's interface.
@@ -105,13 +105,6 @@ func listen(t *testing.T, addr netip.Addr) *net.UDPConn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return conn
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // must unwraps a value, or ends the test.

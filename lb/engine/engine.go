@@ -144,15 +144,20 @@ func (e *Engine) SetNextHops(hops map[netip.Addr]lb.NextHop) {
 	e.set(func(in *inputs) { in.hops = hops })
 }
 
-// LearnNextHops adds to the set of resolved addresses, for addresses that a change of services is
-// about to need. It lasts until the next SetNextHops.
+// LearnNextHops adds resolved addresses to the set, for a change of services that is about to need
+// them. It takes nothing back: what is resolved already stays as it is, and what is not resolved here
+// is left out. It lasts until the next SetNextHops.
 func (e *Engine) LearnNextHops(hops map[netip.Addr]lb.NextHop) {
 	e.set(func(in *inputs) {
 		all := maps.Clone(in.hops) // what in points to is never written to
 		if all == nil {
 			all = make(map[netip.Addr]lb.NextHop, len(hops))
 		}
-		maps.Copy(all, hops)
+		for addr, hop := range hops {
+			if hop.Resolved() && !all[addr].Resolved() {
+				all[addr] = hop
+			}
+		}
 		in.hops = all
 	})
 }

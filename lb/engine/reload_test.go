@@ -49,7 +49,10 @@ func TestLearnedNextHops(t *testing.T) {
 		synctest.Wait()
 		b.dp.TakeCalls()
 
-		b.LearnNextHops(resolved("10.0.0.2"))
+		learned := resolved("10.0.0.2")
+		// Whoever looked may have seen less than the watcher has, which would not tell again.
+		learned[netip.MustParseAddr("10.0.0.1")] = lb.NextHop{Problem: "not asked in time"}
+		b.LearnNextHops(learned)
 		synctest.Wait()
 		b.expectCalls(t)
 

@@ -136,8 +136,8 @@ func (b *bed) writeText(t *testing.T, text string) {
 	}
 }
 
-// startDaemon starts the balancer and waits until it forwards.
-func (b *bed) startDaemon(t *testing.T) {
+// launchDaemon starts the balancer.
+func (b *bed) launchDaemon(t *testing.T) {
 	t.Helper()
 	command := b.remora.Run(b.config)
 	p, err := b.Balancers[0].Start(command[0], command[1:]...)
@@ -145,6 +145,12 @@ func (b *bed) startDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.daemon = p
+}
+
+// startDaemon starts the balancer and waits until it forwards.
+func (b *bed) startDaemon(t *testing.T) {
+	t.Helper()
+	b.launchDaemon(t)
 	b.awaitReals(t, "a running balancer", func(map[string]bool) bool { return true })
 }
 

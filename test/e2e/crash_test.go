@@ -161,16 +161,6 @@ func (b *crashBed) give(t *testing.T, c crashConfig) {
 	}
 }
 
-func (b *crashBed) startAgain(t *testing.T) {
-	t.Helper()
-	command := b.remora.Run(b.config)
-	p, err := b.Balancers[0].Start(command[0], command[1:]...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.daemon = p
-}
-
 // hup tells the daemon to read its configuration again. One that is starting listens as soon as it
 // has the instance.
 func (b *crashBed) hup(t *testing.T) {
@@ -221,14 +211,14 @@ func (b *crashBed) crash(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.give(t, randomConfig(b.rand))
-		b.startAgain(t)
+		b.launchDaemon(t)
 	case 2:
 		t.Log("stop, and start with another file")
 		if err := b.daemon.Stop(waitTimeout); err != nil {
 			t.Fatal(err)
 		}
 		b.give(t, randomConfig(b.rand))
-		b.startAgain(t)
+		b.launchDaemon(t)
 	case 3:
 		t.Log("reload twice")
 		b.give(t, randomConfig(b.rand))
@@ -238,7 +228,7 @@ func (b *crashBed) crash(t *testing.T) {
 	}
 	b.killSoon(t)
 	b.lookAtRemains(t)
-	b.startAgain(t)
+	b.launchDaemon(t)
 }
 
 // lookAtRemains reads what a killed daemon left, which must be possible at any moment, and notes
@@ -300,7 +290,7 @@ func TestCrashes(t *testing.T) {
 	b := newCrashBed(t)
 	b.settledAt = crashConfig{anchor()}
 	b.give(t, b.settledAt)
-	b.startAgain(t)
+	b.launchDaemon(t)
 	b.settle(t)
 	b.traffic.start(t, b.rand.Uint64())
 	for n, total := 0, crashes(t); n < total; {
@@ -329,9 +319,9 @@ func TestCrashAtFirstStart(t *testing.T) {
 	for range firstStartCrashes {
 		b.settledAt = randomConfig(b.rand)
 		b.give(t, b.settledAt)
-		b.startAgain(t)
+		b.launchDaemon(t)
 		b.killSoon(t)
-		b.startAgain(t)
+		b.launchDaemon(t)
 		b.settle(t)
 		if err := b.daemon.Kill(); err != nil {
 			t.Fatal(err)

@@ -1,13 +1,15 @@
 // Copyright the remora authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package require says what a test cannot do without. Where it is missing the test is skipped; where
-// everything was promised (REMORA_REQUIRE_ROOT=1, as `make test` sets it for root), it fails.
+// Package require ends tests that cannot go on. Where something is missing that a test cannot do
+// without, it is skipped; where everything was promised (REMORA_REQUIRE_ROOT=1, as `make test` sets
+// it for root), it fails.
 package require
 
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -35,4 +37,25 @@ func lacking(tb testing.TB, what string) {
 		tb.Fatalf("this test needs %s, and REMORA_REQUIRE_ROOT=1 promises it", what)
 	}
 	tb.Skipf("this test needs %s", what)
+}
+
+// NoError ends the test if there is an error.
+func NoError(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// ErrorSays fails unless there is an error with all of the parts.
+func ErrorSays(tb testing.TB, err error, parts ...string) {
+	tb.Helper()
+	if err == nil {
+		tb.Fatalf("no error, want one with %q", parts)
+	}
+	for _, p := range parts {
+		if !strings.Contains(err.Error(), p) {
+			tb.Errorf("error %q does not say %q", err, p)
+		}
+	}
 }
