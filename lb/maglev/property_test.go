@@ -101,30 +101,36 @@ func TestSharesAreExact(t *testing.T) {
 	})
 }
 
-// Where members come and go, the others keep nearly all of their slots. Maglev promises no bound;
-// twice what has to change, and a few, holds with room to spare for rings of 100 slots a member.
+// Where a member goes, the others keep nearly all of their slots. Maglev promises no bound: members
+// whose ways over the ring resemble one another can change much more. So the sum over many sets is
+// judged, and the sets are the same each time.
 func TestFewSlotsChange(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		ring := lb.Ring{Size: 4093}
-		members := drawMembers(t, 40)
+	rng := rand.New(rand.NewPCG(1, 2))
+	ring := lb.Ring{Size: 4093}
+	changed, needed := 0, 0
+	for range 200 {
+		members := make([]Member, 2+rng.IntN(39))
 		for i := range members {
-			members[i].Weight = 1
-		}
-		if len(members) < 2 {
-			return
+			addr := netip.AddrFrom4([4]byte{10, byte(i), byte(rng.Uint32()), byte(rng.Uint32())})
+			members[i] = Member{ID: lb.RealID(i + 1), Addr: addr, Weight: 1}
 		}
 		before, err := Build(ring, members)
 		if err != nil {
 			t.Fatal(err)
 		}
-		gone := rapid.IntRange(0, len(members)-1).Draw(t, "gone")
-		own := share(before)[members[gone].ID]
-		after, err := Build(ring, slices.Delete(slices.Clone(members), gone, gone+1))
+		gone := rng.IntN(len(members))
+		after, err := Build(ring, slices.Delete(members, gone, gone+1))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := differing(before, after); got < own || got > 2*own+40 {
-			t.Fatalf("%d slots change, %d have to", got, own)
+		own, got := share(before)[lb.RealID(gone+1)], differing(before, after)
+		if got < own {
+			t.Errorf("%d slots change, but %d were those of the member that went", got, own)
 		}
-	})
+		changed, needed = changed+got, needed+own
+	}
+	t.Logf("%d slots change, %d have to", changed, needed)
+	if changed > needed*5/4 {
+		t.Errorf("%d slots change, more than a quarter above the %d that have to", changed, needed)
+	}
 }
