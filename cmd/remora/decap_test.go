@@ -94,6 +94,27 @@ const decapFrame = "020000000001020000000002" + "0800" +
 	"4500003900000000401100000a1400010a14000b" + "753017c000250000" +
 	"4500001d0000000040110000c6336407c000020a" + "0000000000090000" + "2a"
 
+// awaitUp waits until the kernel says that a link is up.
+func awaitUp(t *testing.T, name string) netlink.Link {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return l
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("link %s does not come up", name)
+		}
+		<-tick.C
+	}
+}
+
 // serverLink makes a network namespace with a veth link "srv0", and a raw socket on its other end.
 // The test's goroutine is in the namespace until the test ends.
 func serverLink(t *testing.T) (socket, peerIndex int) {
@@ -129,8 +150,9 @@ func serverLink(t *testing.T) (socket, peerIndex int) {
 		check(netlink.LinkSetUp(l))
 		peerIndex = l.Attrs().Index
 	}
-	srv0, err := netlink.LinkByName("srv0")
-	check(err)
+	// Until the kernel has seen that both ends are up it drops what is sent.
+	srv0 := awaitUp(t, "srv0")
+	awaitUp(t, "peer0")
 	check(netlink.AddrAdd(srv0, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 20, 0, 11), Mask: net.CIDRMask(24, 32)}}))
 	socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	check(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -57,7 +58,26 @@ func newWire(t *testing.T, mtu int) *wire {
 	require.NoError(t, netns.Set(serverNS))
 	w.server = must(netlink.LinkByName("srv0"))(t)
 	require.NoError(t, netlink.LinkSetUp(w.server))
+	require.NoError(t, netns.Set(peerNS))
+	awaitUp(t, "peer0")
+	require.NoError(t, netns.Set(serverNS))
+	awaitUp(t, "srv0")
 	return w
+}
+
+// awaitUp waits until the kernel has seen that both ends of a link are up, which it does at a time
+// of its own; until then it drops what is sent.
+func awaitUp(t *testing.T, name string) {
+	t.Helper()
+	deadline := time.Now().Add(receiveTimeout)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for must(netlink.LinkByName(name))(t).Attrs().OperState != netlink.OperUp {
+		if time.Now().After(deadline) {
+			t.Fatalf("link %s does not come up", name)
+		}
+		<-tick.C
+	}
 }
 
 // quietLink sets a link up that sends nothing of its own, so that counters are exact.
