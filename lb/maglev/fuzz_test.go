@@ -17,6 +17,8 @@ func FuzzBuild(f *testing.F) {
 	f.Add(uint32(7), false, []byte("\x0a\x00\x00\x01\x00\x00\x00\x01\x0a\x00\x00\x02\x00\x00\x00\x01"))
 	f.Add(uint32(65537), true, []byte("\x0a\x01\x20\x4c\x00\x01\x00\x01\x0a\x00\x00\x01\x00\x00\x00\x01"))
 	f.Add(uint32(8), false, []byte{})
+	// Two addresses of one hash.
+	f.Add(uint32(79), false, []byte("\xce\xce\xce\xce000000000000"))
 	f.Fuzz(func(t *testing.T, size uint32, v1 bool, data []byte) {
 		size %= 1 << 17 // larger rings only take longer
 		ring := lb.Ring{Size: size}

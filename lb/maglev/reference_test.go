@@ -5,6 +5,7 @@ package maglev
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -26,10 +27,8 @@ func reference(ring lb.Ring, members []Member, maxTries int) (slots []lb.Slot, o
 		}
 	}
 	slices.SortFunc(order, func(a, b Member) int {
-		if AddrHash(a.Addr) < AddrHash(b.Addr) {
-			return -1
-		}
-		return 1
+		// Different addresses may share their hash; the address decides then.
+		return cmp.Or(cmp.Compare(AddrHash(a.Addr), AddrHash(b.Addr)), a.Addr.Compare(b.Addr))
 	})
 	slots = make([]lb.Slot, ring.Size)
 	next := make([]uint32, len(order))
