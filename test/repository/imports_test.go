@@ -46,27 +46,44 @@ func packages(t *testing.T) []goPackage {
 
 // foreign says which packages may use a library; docs/architecture.md says why.
 var foreign = map[string][]string{
-	"github.com/cilium/ebpf":         {"lb/dataplane", "lb/attach", "lb/decap", "bench", "cmd/remora", "test/rig"},
+	"github.com/cilium/ebpf":         {"lb/dataplane", "lb/attach", "lb/decap", "lb/probetunnel", "bench", "cmd/remora", "test/rig"},
 	"github.com/vishvananda/netlink": {"lb/nexthop", "lb/attach", "bench", "test/rig"},
 	"github.com/vishvananda/netns":   {"lb/nexthop", "bench", "test/rig"},
 	"go.yaml.in/yaml":                {"lb/config"},
 	"github.com/spf13/cobra":         {"cmd/remora"},
+	"github.com/osrg/gobgp":          {"bgp"},
+	"github.com/hashicorp/consul":    {"lb/discovery/consul", "test/consul"},
+	"connectrpc.com/connect":         {"lb/api/remora/v1/remorav1connect", "lb/control"},
+	"github.com/miekg/dns":           {"healthcheck"},
 }
 
 // own says which packages of this module each may import; lb itself is allowed to all.
 var own = map[string][]string{
-	"lb":                   {},
-	"lb/config":            {},
-	"lb/maglev":            {},
-	"lb/model":             {"lb/maglev"},
-	"lb/engine":            {"lb/maglev"},
-	"lb/engine/enginetest": {"lb/engine"},
-	"lb/discovery/static":  {},
-	"lb/nexthop":           {},
-	"lb/attach":            {},
-	"lb/dataplane":         {"lb/attach", "lb/engine"},
-	"lb/decap":             {"lb/attach"},
-	"bench":                {"lb/maglev", "lb/dataplane"},
+	"lb":                               {},
+	"lb/config":                        {},
+	"lb/maglev":                        {},
+	"lb/model":                         {"lb/maglev"},
+	"lb/transition":                    {},
+	"lb/engine":                        {"lb/maglev", "lb/transition"},
+	"lb/engine/enginetest":             {"lb/engine"},
+	"lb/discovery/static":              {},
+	"lb/discovery/consul":              {},
+	"lb/governor":                      {},
+	"lb/store":                         {},
+	"lb/announce":                      {},
+	"lb/nexthop":                       {},
+	"bgp":                              {"bgp/bfd"},
+	"bgp/bfd":                          {},
+	"healthcheck":                      {},
+	"lb/api":                           {},
+	"lb/api/remora/v1":                 {},
+	"lb/api/remora/v1/remorav1connect": {"lb/api/remora/v1"},
+	"lb/control":                       {"lb/api/remora/v1", "lb/api/remora/v1/remorav1connect"},
+	"lb/attach":                        {},
+	"lb/dataplane":                     {"lb/attach", "lb/engine"},
+	"lb/decap":                         {"lb/attach"},
+	"lb/probetunnel":                   {"lb/attach", "lb/dataplane"},
+	"bench":                            {"lb/maglev", "lb/dataplane"},
 }
 
 func TestImports(t *testing.T) {
