@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package bench measures what a packet costs: in one XDP program run alone (Prog), on the whole
-// path over a veth pair (Veth), and what a ring costs to build and to publish (Ring).
+// path over a veth pair (Veth), and what a ring costs to build and to publish (Ring). It also counts
+// the connections that changes break (Churn).
 //
 // Nanoseconds of a shared machine move by a third within seconds. So packets of the program under
 // test alternate, in chunks of some hundred, with those of a baseline, and what is reported and
@@ -85,6 +86,8 @@ type Options struct {
 	// FIFO asks for the real-time class, so that other work does not preempt a run, which lasts
 	// some ms. Default true. Refused, it is only noted in the report.
 	FIFO bool
+	// Limits, if there are any, restrict what Prog measures to what they are about.
+	Limits []Limit
 	// Log gets one line for each reload; nil for none.
 	Log *slog.Logger
 }

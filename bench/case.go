@@ -75,6 +75,11 @@ func Cases() []Case {
 	v6 := func(name string, dst netip.Addr, growth int) Case {
 		return Case{Name: name, Frame: frame6(dst), Source: source6, Port: port6, IPv6: true, Restore: 16, Expect: tx(growth), Unit: &ack}
 	}
+	moving := func(name string, vip movingVIP, flags byte) Case {
+		c := v4(name, frame4(vip.addr, byte(lb.TCP), tcpSegment(1024, 80, flags, 10)), tx(20))
+		c.Unit = &ack
+		return c
+	}
 	return []Case{
 		ack,
 		v4("tcp4-syn", frame4(plan.vip4, byte(lb.TCP), tcpSegment(1024, 80, tcpSYN, 10)), tx(20)),
@@ -88,6 +93,10 @@ func Cases() []Case {
 			Name: "vlan", Frame: vlanFrame(100, ack.Frame), Source: vlanLen + source4, Port: vlanLen + port4,
 			Restore: 64, Expect: tx(20), Unit: &ack,
 		},
+		moving("tcp4-moving-1%", plan.moving[0], tcpACK),
+		moving("tcp4-moving-10%", plan.moving[1], tcpACK),
+		moving("tcp4-moving-hit", plan.moving[2], tcpACK),
+		moving("tcp4-moving-syn", plan.moving[2], tcpSYN),
 	}
 }
 

@@ -4,17 +4,20 @@
 package bench
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestJudge(t *testing.T) {
-	ipip := Limit{Remora, "tcp4-ack", 1, Unit, 0.65}
-	gue := Limit{RemoraGUE, "tcp4-ack", 1, Remora, 1.15}
+	ipip := Limit{Target: Remora, Case: "tcp4-ack", Flows: 1, Over: Unit, Max: 0.65}
+	gue := Limit{Target: RemoraGUE, Case: "tcp4-ack", Flows: 1, Over: Remora, Max: 1.15}
+	syn := Limit{Target: Remora, Case: "tcp4-syn", Flows: 1, Over: Remora, OverCase: "tcp4-ack", Max: 1.1}
 	row := func(target string, ratios ...float64) Row {
 		return Row{Target: target, Case: "tcp4-ack", Flows: 1, Ratios: ratios}
 	}
+	rowSYN := Row{Target: Remora, Case: "tcp4-syn", Flows: 1, Ratios: []float64{0.6}}
 	for _, tc := range []struct {
 		name  string
 		rows  []Row
@@ -29,6 +32,9 @@ func TestJudge(t *testing.T) {
 		{"GUE too slow", []Row{row(Remora, 0.5, 0.5), row(RemoraGUE, 0.6, 0.75)}, gue, 1.2, "gate: remora-gue, tcp4-ack, 1 flow: 1.20 x remora, promised 1.15"},
 		{"not measured", []Row{row(RemoraGUE, 0.5)}, ipip, 0, "gate: remora, tcp4-ack, 1 flow: remora was not measured"},
 		{"other not measured", []Row{row(RemoraGUE, 0.5)}, gue, 0, "gate: remora-gue, tcp4-ack, 1 flow: remora was not measured"},
+		{"other case", []Row{row(Remora, 0.6), rowSYN}, syn, 1, ""},
+		{"other case cheaper", []Row{row(Remora, 0.5), rowSYN}, syn, 1.2, "gate: remora, tcp4-syn, 1 flow: 1.20 x remora tcp4-ack, promised 1.10"},
+		{"other case not measured", []Row{rowSYN}, syn, 0, "gate: remora, tcp4-syn, 1 flow: remora was not measured"},
 		{"no figures", []Row{{Target: Remora, Case: "tcp4-ack", Flows: 1, Error: "verdict"}}, ipip, 0, "gate: remora, tcp4-ack, 1 flow: verdict"},
 		{"other number of flows", []Row{{Target: Remora, Case: "tcp4-ack", Flows: 2, Ratios: []float64{0.1}}}, ipip, 0, "gate: remora, tcp4-ack, 1 flow: remora was not measured"},
 	} {
@@ -64,8 +70,36 @@ func TestLimitsAreMeasured(t *testing.T) {
 			t.Errorf("two limits for %+v", key)
 		}
 		seen[key] = true
-		if l.Flows != 1 && l.Flows != 65536 {
+		if !slices.Contains(GateFlows(), l.Flows) {
 			t.Errorf("the gate does not measure %d flows", l.Flows)
+		}
+		for _, name := range []string{l.Case, l.overCase()} {
+			if !slices.Contains(GateCases(), name) {
+				t.Errorf("the gate does not measure case %s", name)
+			}
+		}
+	}
+}
+
+func TestLimitsNeedBothSides(t *testing.T) {
+	limits := []Limit{
+		{Target: RemoraGUE, Case: "tcp4-ack", Flows: 1, Over: Remora},
+		{Target: Remora, Case: "tcp4-syn", Flows: 64, Over: Remora, OverCase: "udp4"},
+	}
+	for _, tc := range []struct {
+		target, name string
+		flows        int
+		want         bool
+	}{
+		{RemoraGUE, "tcp4-ack", 1, true},
+		{Remora, "tcp4-ack", 1, true},
+		{Remora, "tcp4-ack", 64, false},
+		{Remora, "tcp4-syn", 64, true},
+		{Remora, "udp4", 64, true},
+		{RemoraGUE, "tcp4-syn", 64, false},
+	} {
+		if got := isNeeded(limits, tc.target, tc.name, tc.flows); got != tc.want {
+			t.Errorf("%s, %s, %d flows: needed is %v", tc.target, tc.name, tc.flows, got)
 		}
 	}
 }

@@ -84,23 +84,26 @@ func (s *side) close() error {
 // namespacePath is where netns.NewNamed puts a name.
 func namespacePath(name string) string { return "/run/netns/" + name }
 
-// connect makes the pair: one queue each, no IPv6 addresses, so that the kernel sends nothing.
-func (l *lab) connect() error {
-	const generatorDev, testedDev = "generator", "tested"
+// connect makes the pair.
+func (l *lab) connect() error { return connectSides(&l.generator, &l.tested, "generator", "tested") }
+
+// connectSides makes a pair of devices: one queue each, no IPv6 addresses, so that the kernel sends
+// nothing. The sides have the indexes then.
+func connectSides(client, balancer *side, clientDev, balancerDev string) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = generatorDev, 1, 1
+	attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = clientDev, 1, 1
 	attrs.HardwareAddr = net.HardwareAddr(clientMAC)
 	veth := netlink.NewVeth(attrs)
-	veth.PeerName, veth.PeerNumTxQueues, veth.PeerNumRxQueues = testedDev, 1, 1
+	veth.PeerName, veth.PeerNumTxQueues, veth.PeerNumRxQueues = balancerDev, 1, 1
 	veth.PeerHardwareAddr = net.HardwareAddr(balancerMAC)
-	veth.PeerNamespace = netlink.NsFd(l.tested.ns)
-	if err := l.generator.handle.LinkAdd(veth); err != nil {
+	veth.PeerNamespace = netlink.NsFd(balancer.ns)
+	if err := client.handle.LinkAdd(veth); err != nil {
 		return fmt.Errorf("add veth pair: %v", err)
 	}
-	if err := l.generator.up(generatorDev); err != nil {
+	if err := client.up(clientDev); err != nil {
 		return err
 	}
-	return l.tested.up(testedDev)
+	return balancer.up(balancerDev)
 }
 
 func (s *side) up(dev string) error {

@@ -24,7 +24,7 @@ func Prog(ctx context.Context, o Options, targets []Target, cases []Case, flows 
 		return Report{}, fmt.Errorf("measure programs: %w", err)
 	}
 	m := newMeasurement(kindProg, Unit, targets)
-	m.planProg(cases, flows)
+	m.planProg(o.Limits, cases, flows)
 	for i := range o.Reloads {
 		start := time.Now()
 		if err := m.reloadProg(ctx, o); err != nil {
@@ -51,18 +51,20 @@ func validate(o Options, targets []Target, cases []Case, flows []int) error {
 	return errors.Join(errs...)
 }
 
-// planProg adds the points: the unit's own come first, since the others refer to them.
-func (m *measurement) planProg(cases []Case, flows []int) {
+// planProg adds the points, with limits only those that one is about: the unit's own come first, since
+// the others refer to them.
+func (m *measurement) planProg(limits []Limit, cases []Case, flows []int) {
 	for _, n := range flows {
 		for _, c := range cases {
 			if n > 1 && c.Source == 0 {
 				continue
 			}
-			unit := m.unitPoint(c, n)
 			for _, t := range m.targets {
-				if t.Name != Unit {
-					m.points = append(m.points, &point{target: t, c: c, flows: n, unit: unit})
+				if t.Name == Unit || len(limits) > 0 && !isNeeded(limits, t.Name, c.Name, n) {
+					continue
 				}
+				unit := m.unitPoint(c, n)
+				m.points = append(m.points, &point{target: t, c: c, flows: n, unit: unit})
 			}
 		}
 	}

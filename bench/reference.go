@@ -16,6 +16,7 @@ import (
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS reference bpf/reference.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS rewind bpf/rewind.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS veth bpf/veth.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
+//go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS churn bpf/churn.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
 
 // Unit is the name of the reference program whose cost is 1.
 const Unit = "lb_stats"

@@ -34,7 +34,10 @@ func testReport() Report {
 			{Target: Remora, Case: "not-a-vip", UnitCase: "not-a-vip", Flows: 1, Verdict: "drop", Error: "verdict and growth are drop +0, expected pass +0"},
 		},
 	}
-	r.Gate = Judge(r, []Limit{{Remora, "tcp4-ack", 1, Unit, 0.65}, {Remora, "not-a-vip", 1, Unit, 0.55}})
+	r.Gate = Judge(r, []Limit{
+		{Target: Remora, Case: "tcp4-ack", Flows: 1, Over: Unit, Max: 0.65},
+		{Target: Remora, Case: "not-a-vip", Flows: 1, Over: Unit, Max: 0.55},
+	})
 	return r
 }
 

@@ -4,6 +4,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,8 +22,11 @@ type Topology struct {
 	VIPs []lb.VIPEntry
 	// Reals have the ids from 1 on without a gap.
 	Reals []lb.Real
-	// Rings are indexed by ring id; all slots are stable. VIPs that get no packets share rings.
+	// Rings are indexed by ring id; all slots are stable but of the last three VIPs with packets, of which
+	// one slot in 100, one in 10, and all move. VIPs that get no packets share rings.
 	Rings [][]lb.Slot
+	// FlowTable is how many flows the balancer has room to remember.
+	FlowTable int
 }
 
 // TopologyOptions vary the topology.
@@ -33,6 +37,9 @@ type TopologyOptions struct {
 	ExtraVIPs int
 	// RingSize is the number of slots, a prime; 0 stands for lb.DefaultRingSize.
 	RingSize uint32
+	// FlowTable is how many flows there is room to remember, all of which may begin at once, 1 to
+	// 1<<26; 0 stands for 1<<20.
+	FlowTable int
 }
 
 // SmallRing is a ring size for which the way from hash to slot is not Katran's modulo.
@@ -69,11 +76,24 @@ func RemoraTarget(o TopologyOptions, load func(Topology) (*ebpf.Program, io.Clos
 type addressPlan struct {
 	// The VIPs, by their own family and that of their reals; none is not one of them.
 	vip4, vip4To6, vip6, vip6To4, none netip.Addr
-	client4, client6                   netip.Addr
+	// moving are those of VIPs with slots that move: of every so many slots one.
+	moving           []movingVIP
+	client4, client6 netip.Addr
+}
+
+// movingVIP is a VIP of which one in so many slots moves.
+type movingVIP struct {
+	addr  netip.Addr
+	oneIn int
 }
 
 func addresses() addressPlan {
 	return addressPlan{
+		moving: []movingVIP{
+			{netip.AddrFrom4([4]byte{198, 51, 100, 11}), 100},
+			{netip.AddrFrom4([4]byte{198, 51, 100, 12}), 10},
+			{netip.AddrFrom4([4]byte{198, 51, 100, 13}), 1},
+		},
 		vip4:    netip.AddrFrom4([4]byte{198, 51, 100, 1}),
 		vip4To6: netip.AddrFrom4([4]byte{198, 51, 100, 2}),
 		vip6:    netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 5, 15: 1}),
@@ -88,12 +108,12 @@ func addresses() addressPlan {
 func nextHop() lb.NextHop { return lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 2}, MTU: linkMTU} }
 
 // NewTopology returns the VIPs of the cases, each with 100 reals and a ring of its own: two of
-// IPv4 to IPv4 reals, one to IPv6 reals, and two of IPv6 to either.
+// IPv4 to IPv4 reals, one to IPv6 reals, two of IPv6 to either, and three of IPv4 with slots that move.
 func NewTopology(o TopologyOptions) (Topology, error) {
 	if err := o.validate(); err != nil {
 		return Topology{}, fmt.Errorf("make topology: %v", err)
 	}
-	b := topologyBuilder{encap: lb.IPIP, ring: lb.Ring{Size: o.RingSize}, sources: lb.DefaultTunnelSources()}
+	b := topologyBuilder{topology: Topology{FlowTable: cmp.Or(o.FlowTable, 1<<20)}, encap: lb.IPIP, ring: lb.Ring{Size: o.RingSize}, sources: lb.DefaultTunnelSources()}
 	if o.RingSize == 0 {
 		b.ring.Size = lb.DefaultRingSize
 	}
@@ -117,6 +137,12 @@ func NewTopology(o TopologyOptions) (Topology, error) {
 			return Topology{}, fmt.Errorf("make topology: %v", err)
 		}
 	}
+	for _, m := range plan.moving {
+		if err := b.addVIP(lb.VIP{Addr: m.addr, Port: 80, Protocol: lb.TCP}, backend4); err != nil {
+			return Topology{}, fmt.Errorf("make topology: %v", err)
+		}
+		moveSlots(b.topology.Rings[len(b.topology.Rings)-1], m.oneIn)
+	}
 	b.addExtraVIPs(o.ExtraVIPs)
 	return b.topology, nil
 }
@@ -125,6 +151,9 @@ func (o TopologyOptions) validate() error {
 	var errs []error
 	if o.ExtraVIPs < 0 || o.ExtraVIPs > maxExtraVIPs {
 		errs = append(errs, fmt.Errorf("extra VIPs: %d is not between 0 and %d", o.ExtraVIPs, maxExtraVIPs))
+	}
+	if o.FlowTable < 0 || o.FlowTable > 1<<26 {
+		errs = append(errs, fmt.Errorf("flow table: %d is not between 0 and %d", o.FlowTable, 1<<26))
 	}
 	if o.RingSize > lb.MaxRingSize {
 		errs = append(errs, fmt.Errorf("ring size: %d is more than %d", o.RingSize, lb.MaxRingSize))
@@ -166,6 +195,13 @@ func (b *topologyBuilder) addVIP(vip lb.VIP, backend func(i int) netip.Addr) err
 	}
 	t.Rings = append(t.Rings, ring)
 	return nil
+}
+
+// moveSlots makes one in so many slots move, from the real of the slot behind it.
+func moveSlots(ring []lb.Slot, oneIn int) {
+	for i := 0; i < len(ring); i += oneIn {
+		ring[i] = lb.MovingSlot(ring[i].Cur(), ring[(i+1)%len(ring)].Cur())
+	}
 }
 
 // addExtraVIPs adds n VIPs, whose addresses lie in the prefixes for benchmarks: 198.18.0.0/15

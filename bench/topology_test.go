@@ -17,10 +17,10 @@ func TestTopology(t *testing.T) {
 		size    uint32
 		outer4  int // bytes in front of a packet to an IPv4 real
 	}{
-		{"plain", TopologyOptions{}, 5, 65537, 20},
-		{"gue", TopologyOptions{GUE: true}, 5, 65537, 28},
-		{"extra VIPs", TopologyOptions{ExtraVIPs: maxExtraVIPs}, 5 + maxExtraVIPs, 65537, 20},
-		{"small rings", TopologyOptions{RingSize: SmallRing}, 5, 4093, 20},
+		{"plain", TopologyOptions{}, 8, 65537, 20},
+		{"gue", TopologyOptions{GUE: true}, 8, 65537, 28},
+		{"extra VIPs", TopologyOptions{ExtraVIPs: maxExtraVIPs}, 8 + maxExtraVIPs, 65537, 20},
+		{"small rings", TopologyOptions{RingSize: SmallRing}, 8, 4093, 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			top, err := NewTopology(tc.options)
@@ -68,6 +68,26 @@ func checkVIPs(t *testing.T, top Topology, size uint32) {
 	}
 }
 
+// One slot in 100, one in 10, and all of the VIPs for that move, and no others do.
+func TestTopologyMoves(t *testing.T) {
+	top, err := NewTopology(TopologyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{"198.51.100.11": 656, "198.51.100.12": 6554, "198.51.100.13": 65537}
+	for _, v := range top.VIPs {
+		moving := 0
+		for _, s := range top.Rings[v.RingID] {
+			if s.State() == lb.SlotMoving {
+				moving++
+			}
+		}
+		if moving != want[v.VIP.Addr.String()] {
+			t.Errorf("%s: %d slots move, want %d", v.VIP, moving, want[v.VIP.Addr.String()])
+		}
+	}
+}
+
 func checkReals(t *testing.T, top Topology) {
 	t.Helper()
 	for i, r := range top.Reals {
@@ -78,7 +98,7 @@ func checkReals(t *testing.T, top Topology) {
 }
 
 func TestTopologyOptionsRefused(t *testing.T) {
-	for _, o := range []TopologyOptions{{ExtraVIPs: -1}, {ExtraVIPs: maxExtraVIPs + 1}, {RingSize: lb.MaxRingSize + 1}} {
+	for _, o := range []TopologyOptions{{ExtraVIPs: -1}, {ExtraVIPs: maxExtraVIPs + 1}, {RingSize: lb.MaxRingSize + 1}, {FlowTable: -1}} {
 		if _, err := NewTopology(o); err == nil {
 			t.Errorf("%+v is accepted", o)
 		}

@@ -11,12 +11,15 @@
 #include "packet.h"
 #include "hash.h"
 #include "vip.h"
+#include "flow_table.h"
+#include "flow.h"
 #include "ring.h"
 #include "real.h"
 #include "icmp.h"
 #include "echo.h"
 #include "parse.h"
 #include "checksum.h"
+#include "outer.h"
 #include "encap.h"
 
 /* What becomes of packets that end for a reason. */
@@ -38,7 +41,7 @@ static __always_inline enum reason forward(struct xdp_md *ctx, const struct pack
 	vip = vip_lookup(p, &hashed_ports);
 	if (!vip)
 		return REASON_NOT_VIP;
-	id = ring_select(p, vip, hashed_ports);
+	id = ring_select(ctx, p, vip, hashed_ports);
 	real = real_get(id);
 	if (unlikely(!real || p->bytes > real->max_bytes))
 		return real_refusal(id, real);

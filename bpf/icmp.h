@@ -17,11 +17,6 @@
 #define ICMP6_ECHO 128		/* the reply is type 129 */
 #define IP4_OFFSET bpf_htons(0x1fff)	/* fragment offset, RFC 791 */
 
-static __always_inline int is_tcp_or_udp(__u8 protocol)
-{
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
-}
-
 /* The ports of a packet in the other direction. */
 static __always_inline __u32 ports_swap(__u32 ports)
 {
@@ -47,6 +42,7 @@ static __always_inline enum reason quote4_parse(struct packet *p, void *quote, v
 		return REASON_ICMP;
 	p->src = p->fold = LD32(quote + 16);
 	p->ports = ports_swap(LD32(l4));
+	p->icmp_error = 1;
 	return REASON_FORWARDED;
 }
 
@@ -64,6 +60,7 @@ static __always_inline enum reason quote6_parse(struct packet *p, void *quote, v
 	p->src = LD32(quote + 36);
 	p->fold = addr6_hash(quote + 24);
 	p->ports = ports_swap(LD32(l4));
+	p->icmp_error = 1;
 	return REASON_FORWARDED;
 }
 

@@ -16,4 +16,11 @@ int remora(struct xdp_md *ctx)
 	return balance(ctx);
 }
 
+/* Returns the present tick, for those who compare it with those in the flow table. */
+SEC("xdp")
+int flow_clock(struct xdp_md *ctx __attribute__((unused)))
+{
+	return flow_tick();
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -15,10 +15,11 @@ struct packet {
 	__u32 ports;  /* source and destination port; memory order */
 	__u32 bytes;  /* IP packet with its header, without a trailer */
 	__u32 l3;     /* where the IP header starts in the frame: 14, 18 or 22 */
-	__u16 l4;     /* IPv6 beyond the stable path: where its payload starts in the packet */
+	__u16 l4;     /* where the payload starts in the IP packet */
 	__u8 tos;     /* or traffic class */
 	__u8 protocol;
 	__u8 is_v6;
+	__u8 icmp_error; /* about the flow that the other fields describe */
 };
 
 #define VLAN_TAGS_MAX 2
@@ -28,4 +29,9 @@ struct packet {
 static __always_inline __u32 packet_tag_bytes(__u32 l3)
 {
 	return (l3 - ETH_BYTES) & 15;
+}
+
+static __always_inline int is_tcp_or_udp(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
 }

@@ -50,6 +50,7 @@ static __always_inline enum reason parse_plain4(struct packet *p, void *ip, void
 	p->bytes = bpf_ntohs(LD16(ip + 2));
 	if (unlikely(p->bytes < IP4_BYTES + l4_min_bytes(p->protocol) || p->bytes > room))
 		return REASON_UNDECIDED;
+	p->l4 = IP4_BYTES;
 	packet_from_ip4(p, ip, ip + IP4_BYTES);
 	return REASON_FORWARDED;
 }
@@ -68,6 +69,7 @@ static __always_inline enum reason parse_plain6(struct packet *p, void *ip, void
 	p->bytes = IP6_BYTES + bpf_ntohs(LD16(ip + 4));
 	if (unlikely(p->bytes < IP6_BYTES + l4_min_bytes(p->protocol) || p->bytes > room))
 		return REASON_UNDECIDED;
+	p->l4 = IP6_BYTES;
 	packet_from_ip6(p, ip, ip + IP6_BYTES);
 	return REASON_FORWARDED;
 }
@@ -118,6 +120,7 @@ static __always_inline enum reason parse_any4(struct packet *p, void *ip, void *
 	/* The second condition follows from the lengths; the verifier does not see that. */
 	if (payload < l4_min_bytes(p->protocol) || ip + header + UDP_BYTES > end)
 		return REASON_TRUNCATED;
+	p->l4 = header;
 	packet_from_ip4(p, ip, ip + header);
 	return REASON_FORWARDED;
 }

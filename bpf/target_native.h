@@ -51,6 +51,30 @@ struct {
 	__type(value, __u64);
 } reason_counters SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_bucket);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, FLOW_EVENT_LEN);
+	__type(key, __u32); /* enum flow_event */
+	__type(value, __u64);
+} flow_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_guard);
+} flow_guards SEC(".maps");
+
+volatile struct flow_settings flow_settings SEC(".data.flow_settings") = {};
+
 /* The addresses that have a VIP of any port and protocol. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -165,6 +189,27 @@ static __always_inline void count_forwarded(__u32 id, __u32 bytes)
 		return; /* never: there are as many counters as reals */
 	counter->pkts++;
 	counter->bytes += bytes;
+}
+
+static __always_inline struct flow_bucket *flow_bucket_get(__u32 index)
+{
+	return bpf_map_lookup_elem(&flows, &index);
+}
+
+static __always_inline struct flow_guard *flow_guard_get(void)
+{
+	__u32 index = 0;
+
+	return bpf_map_lookup_elem(&flow_guards, &index);
+}
+
+static __always_inline void count_flow(enum flow_event what)
+{
+	__u32 index = what;
+	__u64 *counter = bpf_map_lookup_elem(&flow_counters, &index);
+
+	if (counter)
+		(*counter)++;
 }
 
 static __always_inline void count_reason(enum reason why)

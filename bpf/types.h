@@ -19,9 +19,16 @@ enum encap {
 	ENCAP_LEN,
 };
 
+/* Which packets a real may get. */
+enum real_use {
+	REAL_ACTIVE,
+	REAL_DRAINING, /* of known flows only */
+	REAL_RETIRED,
+};
+
 /*
  * A real, one cache line: what is written in front of the inner packet, prepared. Each word of it
- * is written at once. mac and limits may change under traffic; the rest never changes for an id.
+ * is written at once. mac, limits and use may change under traffic; the rest never does for an id.
  * A card's element has room for all but the last word (64 bytes with its key).
  */
 struct real {
@@ -33,7 +40,9 @@ struct real {
 	__u16 max_bytes; /* longest inner packet; 0 while packets cannot be sent */
 	__u16 kind;	 /* enum encap */
 	__be16 gue_port; /* outer UDP destination port */
-	__u64 reserved;
+	__u8 use;	 /* enum real_use */
+	__u8 generation; /* tells the holders of one id apart */
+	__u8 reserved[6];
 } __attribute__((aligned(64)));
 _Static_assert(sizeof(struct real) == 64, "one cache line");
 
@@ -46,9 +55,12 @@ _Static_assert(sizeof(struct real) == 64, "one cache line");
  * No protocol is 0, so an unused entry, all zero, is found by no packet.
  */
 
-/* Value: first slot of the ring (32 bits), slots in the ring (20), flags (12; none yet). */
+/* Value: first slot of the ring (32 bits), slots in the ring (20), flags (12). */
 #define VIP_SIZE_SHIFT 32
 #define VIP_SIZE_MASK 0xfffffu
+#define VIP_FLAGS_SHIFT 52
+#define VIP_FLOWS_ALWAYS 1 /* each flow is remembered, also on stable slots */
+#define VIP_QUIC 2	   /* an Initial or 0-RTT packet begins a flow */
 
 struct vip4_bucket {
 	__u64 key[4];
@@ -85,6 +97,72 @@ struct vip_addr {
  * A ring's slot is one word: the real that has it (32 bits), the one that had it before (30), the
  * slot's state (2). The upper half of a stable slot is zero.
  */
+#define SLOT_PREV_SHIFT 32
+#define SLOT_PREV_MASK 0x3fffffffu
+#define SLOT_STATE_SHIFT 62
+
+enum slot_state {
+	SLOT_STABLE,
+	SLOT_MOVING,
+	SLOT_SETTLING,
+	SLOT_LINGERING,
+	SLOT_STATE_LEN,
+};
+
+/*
+ * Remembered flows: buckets of one cache line, four flows each; a flow is in one of the two buckets
+ * that its tag leads to. docs/decisions/0006-flow-table.md says why it looks like this.
+ *
+ * Tag word: bit 0 the flow was seen after the packet that began it; bits 1..8 generation of the
+ * real's id; bits 9..63 the tag itself, a hash of the flow, never 0. The word is 0 while the entry is free, and
+ * FLOW_CLAIMED while one CPU writes it.
+ *
+ * Value: bits 0..23 real, 24..43 slot within the ring, 44..63 tick at which it was last seen.
+ */
+#define FLOW_PER_BUCKET 4
+#define FLOW_SEEN 1
+#define FLOW_GENERATION_SHIFT 1
+#define FLOW_GENERATION_MASK 0xff
+#define FLOW_TAG_SHIFT 9
+#define FLOW_CLAIMED 1
+#define FLOW_REAL_MASK 0xffffffu
+#define FLOW_SLOT_SHIFT 24
+#define FLOW_SLOT_MASK 0xfffffu
+#define FLOW_TICK_SHIFT 44
+#define FLOW_TICK_MASK 0xfffffu
+
+struct flow_bucket {
+	__u64 tag[FLOW_PER_BUCKET];
+	__u64 value[FLOW_PER_BUCKET];
+} __attribute__((aligned(64)));
+
+/* What the control plane sets of the flow table. A tick is about a second. */
+struct flow_settings {
+	__u32 bucket_mask;   /* number of buckets less one */
+	__u32 tick_shift;    /* a tick is 1 << tick_shift jiffies */
+	__u32 insert_limit;  /* new flows remembered per CPU and tick */
+	__u32 udp_idle_ticks; /* with VIP_FLOWS_ALWAYS a UDP flow that pauses longer is new */
+};
+
+/* New flows remembered by one CPU in its present tick. */
+struct flow_guard {
+	__u32 tick;
+	__u32 inserts;
+};
+
+/* What happened at the flow table. */
+enum flow_event {
+	FLOW_HIT,	   /* the packet's flow was known */
+	FLOW_HIT_STALE,	   /* it was, at a real that may not receive any more */
+	FLOW_BEGAN,	   /* a flow that begins was remembered */
+	FLOW_TAKEN_OLD,	   /* unknown on a moving slot: sent to the previous real */
+	FLOW_TAKEN_NEW,	   /* unknown elsewhere, not beginning: sent to the current real */
+	FLOW_REFUSED_RATE, /* not remembered: too many in this tick */
+	FLOW_REFUSED_FULL, /* not remembered: both buckets hold flows that were seen again */
+	FLOW_REFUSED_BUSY, /* not remembered: another CPU wrote the entry this moment */
+	FLOW_EVICTED,	   /* made room by forgetting another */
+	FLOW_EVENT_LEN,
+};
 
 struct counter {
 	__u64 pkts;
@@ -131,9 +209,11 @@ struct vip_info {
 	__u32 ring_id;
 	__u32 ring_first_slot;
 	__u32 ring_size; /* 0: the entry is not in use */
+	__u8 flow_mode;	 /* 0 transitions, 1 always, 2 never, 3 QUIC */
+	__u8 reserved[3];
 	char service[64];
 };
-_Static_assert(sizeof(struct vip_info) == 96, "no hidden padding");
+_Static_assert(sizeof(struct vip_info) == 100, "no hidden padding");
 
 struct real_info {
 	__u8 addr[16]; /* of the backend: the outer destination */

@@ -9,6 +9,7 @@ package lb
 import (
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // Service is what an operator names and configures: VIPs, and (elsewhere) a source of backends.
@@ -23,14 +24,39 @@ type ServiceVIP struct {
 	Encap  Encap
 	Ring   Ring
 	Tunnel TunnelSources
+	Flows  FlowMode
+	Leave  Leave
 }
+
+// Leave is what becomes of a backend's flows when it gets no new ones any more.
+type Leave struct {
+	// Drain is for how long a backend that is removed, or has weight 0, keeps its flows. 0: not at
+	// all.
+	Drain time.Duration
+	// Grace is for how long a backend that is down keeps its flows, since a failing check is often
+	// only a failing check. 0: its flows are given to others at once.
+	Grace time.Duration
+}
+
+// DefaultLeave drains for an hour and gives a backend that is down 30 seconds.
+func DefaultLeave() Leave { return Leave{Drain: time.Hour, Grace: 30 * time.Second} }
 
 // Backend is one server of a service, as discovered.
 type Backend struct {
 	Addr netip.Addr
 	// Weight is the backend's share of new flows relative to its neighbours'. 0 means none.
 	Weight uint32
+	// Down tells that the source says that the backend fails.
+	Down bool
 }
+
+// Target names a backend of one VIP.
+type Target struct {
+	VIP     VIP
+	Backend netip.Addr
+}
+
+func (t Target) String() string { return t.VIP.String() + " " + t.Backend.String() }
 
 // ParseBackendAddr reads a backend's address and refuses what no packet can be sent to.
 func ParseBackendAddr(s string) (netip.Addr, error) {

@@ -28,12 +28,13 @@ type loadBenchProgram = func(bench.Topology) (*ebpf.Program, io.Closer, error)
 func newBenchCommand(load loadBenchProgram) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure what a packet and a ring cost",
-		Long: `Measure what a packet and a ring cost on this machine.
+		Short: "Measure what a packet and a ring cost, and what a change breaks",
+		Long: `Measure what a packet and a ring cost on this machine, and how many connections a change breaks.
 
   prog   one program alone, in ratio to the smallest useful balancer
   veth   the whole path of live frames over a veth pair, in ratio to dropping them
   ring   building a Maglev ring, and publishing it to the kernel
+  churn  connections that are broken while servers and balancers come and go
 
 All need root. They touch no interface, map or program of a running remora, but they keep a CPU
 busy, in the real-time class unless --fifo=false, and so should not run on a serving balancer.
@@ -42,7 +43,7 @@ Compare ratios, not nanoseconds: those of a shared machine move by a third withi
 flow, ratios of two runs agree to about 0.03; with 65536 flows to about 0.15.`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(newBenchProgCommand(load), newBenchVethCommand(load), newBenchRingCommand())
+	c.AddCommand(newBenchProgCommand(load), newBenchVethCommand(load), newBenchRingCommand(), newBenchChurnCommand())
 	return c
 }
 
@@ -68,6 +69,7 @@ func (f *benchFlags) add(c *cobra.Command, cases []string, flows []int) {
 	s.IntSliceVar(&f.flows, "flows", flows, "numbers of flows, powers of two")
 	s.StringSliceVar(&f.cases, "cases", cases, "cases to measure; empty: all ("+strings.Join(benchCaseNames(), ", ")+")")
 	s.IntVar(&f.topology.ExtraVIPs, "extra-vips", 0, "VIPs that get no packets, beside those of the cases")
+	s.IntVar(&f.topology.FlowTable, "flow-table", 1<<20, "flows that there is room to remember, for the cases with moving slots")
 	s.BoolVar(&f.smallRings, "small-rings", false, fmt.Sprintf("rings of %d slots instead of %d", bench.SmallRing, lb.DefaultRingSize))
 	s.BoolVar(&f.gue, "gue", false, "measure the program with GUE as well")
 	s.BoolVar(&f.floors, "floors", false, "measure the other reference programs as well: drop, tx, encap_const, lb_ring")
@@ -148,7 +150,7 @@ func (f *benchFlags) ownTargets(load loadBenchProgram) ([]bench.Target, error) {
 	return targets, nil
 }
 
-// benchReport is what the three verbs print.
+// benchReport is what the verbs print.
 type benchReport interface {
 	WriteText(io.Writer) error
 	WriteMarkdown(io.Writer) error
@@ -199,7 +201,9 @@ error instead of figures, and the command then fails. Cases that lb_stats does n
 (IPv6, VLAN, echo) are divided by its tcp4-ack; such ratios are indicative.
 
 The balancer has VIPs 198.51.100.1:80/tcp and :53/udp with 100 IPv4 reals each, 198.51.100.2:80/tcp
-and [2001:db8:5::1]:80/tcp with 100 IPv6 reals, [2001:db8:5::2]:80/tcp with 100 IPv4 reals. A
+and [2001:db8:5::1]:80/tcp with 100 IPv6 reals, [2001:db8:5::2]:80/tcp with 100 IPv4 reals; and
+198.51.100.11, .12 and .13:80/tcp, of which 1, 10 and 100 % of the slots move: there, flows are
+remembered, and all but the first packet of each find theirs (hit). A
 program given by --pinned must have been filled by its owner with the same, or be told what to
 --expect; its owner must keep running if it has tail-call tables.
 
@@ -220,7 +224,7 @@ regression smaller than the spread may pass.`,
 	}
 	f.add(c, nil, []int{1, 1024, 65536})
 	c.Flags().BoolVar(&gate, "gate", false, "fail if remora's program costs more than promised")
-	for _, other := range []string{"pinned", "object", "cases", "flows", "reloads", "floors", "extra-vips", "small-rings"} {
+	for _, other := range []string{"pinned", "object", "cases", "flows", "reloads", "floors", "extra-vips", "small-rings", "flow-table"} {
 		c.MarkFlagsMutuallyExclusive("gate", other)
 	}
 	return c
@@ -229,6 +233,7 @@ regression smaller than the spread may pass.`,
 // judged makes the flags measure what the gate judges.
 func (f *benchFlags) judged() {
 	f.gue, f.cases, f.flows, f.options.Reloads = true, bench.GateCases(), bench.GateFlows(), bench.GateReloads
+	f.options.Limits = bench.Limits()
 }
 
 // prepare is what prog and veth begin with: flags to targets and cases.

@@ -3,6 +3,10 @@
 
 // Command remora is a layer-4 load balancer: the daemon, the servers' side, and the verbs that ask
 // and steer them. Each verb has a file of its own.
+//
+// Go's Multipath TCP, which listening sockets have otherwise, knows neither MD5 keys nor TTL security.
+//
+//go:debug multipathtcp=0
 package main
 
 import (
@@ -29,7 +33,7 @@ var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 func main() {
 	if err := newRootCommand().Execute(); err != nil {
 		fmt.Fprintf(os.Stderr, "remora: %v\n", err)
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
 }
 
@@ -41,7 +45,8 @@ func newRootCommand() *cobra.Command {
 hashing, wraps the packet in an outer header and sends it out again; the server unwraps it
 (remora decap) and answers the client directly.
 
-Exit status: 0 done, 1 not done (the message on standard error says why).`,
+Exit status: 0 done, 1 not done (the message on standard error says why); a verb's own help names
+further ones.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       buildVersion(),
@@ -50,6 +55,12 @@ Exit status: 0 done, 1 not done (the message on standard error says why).`,
 		newRunCommand(),
 		newCheckCommand(),
 		newStatusCommand(),
+		newDrainCommand(),
+		newUndrainCommand(),
+		newFreezeCommand(),
+		newUnfreezeCommand(),
+		newAcceptCommand(),
+		newStateCommand(),
 		newDetachCommand(),
 		newDecapCommand(),
 		newBenchCommand(loadBench),
@@ -99,7 +110,7 @@ func (f *instanceFlags) check() error {
 
 // loadBench loads the packet program with a bench's topology, attached nowhere.
 func loadBench(t bench.Topology) (*ebpf.Program, io.Closer, error) {
-	d, err := dataplane.Open(dataplane.Config{})
+	d, err := dataplane.Open(dataplane.Config{Flows: t.FlowTable, FlowInserts: dataplane.MaxFlowInserts})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/remora-lb/remora/lb/attach"
 	"github.com/remora-lb/remora/lb/config"
+	"github.com/remora-lb/remora/lb/control"
 )
 
 const runLong = `Load the packet program, attach it to the interface of the configuration file, and keep its maps
@@ -44,6 +45,17 @@ type runFlags struct {
 	once      bool
 	logLevel  string
 	logFormat string
+	stateDir  string
+	socket    string
+	group     string
+}
+
+// socketPath is where the control API is served.
+func (f runFlags) socketPath() string {
+	if f.socket != "" {
+		return f.socket
+	}
+	return control.DefaultSocket(f.instance)
 }
 
 func newRunCommand() *cobra.Command {
@@ -67,6 +79,9 @@ func newRunCommand() *cobra.Command {
 	addConfigFlag(cmd, &f.file)
 	f.add(cmd)
 	cmd.Flags().BoolVar(&f.once, "once", false, "apply the file, leave program and maps attached and pinned, and exit")
+	cmd.Flags().StringVar(&f.stateDir, "state-dir", "/var/lib/remora", "folder of the daemon's own state, in a folder for each instance")
+	cmd.Flags().StringVar(&f.socket, "socket", "", "unix socket of the control API (default /run/remora/INSTANCE.sock)")
+	cmd.Flags().StringVar(&f.group, "group", "", "group whose members may use the socket, beside root and the daemon's own user")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", "text", "text or json")
 	return cmd
@@ -102,7 +117,7 @@ func run(ctx context.Context, f runFlags, log *slog.Logger) (err error) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	b, err := newBalancer(f.instanceFlags, c, log)
+	b, err := newBalancer(f, c, log)
 	if err != nil {
 		return err
 	}
@@ -111,7 +126,7 @@ func run(ctx context.Context, f runFlags, log *slog.Logger) (err error) {
 		return err
 	}
 	if f.once {
-		return nil
+		return b.settle(ctx)
 	}
 	return b.run(ctx, func() (*config.Config, error) { return config.Load(f.file) }, hup)
 }

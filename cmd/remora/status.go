@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os/signal"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -18,13 +19,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/remora-lb/remora/lb"
+	remorav1 "github.com/remora-lb/remora/lb/api/remora/v1"
+	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/dataplane"
 )
 
 func newStatusCommand() *cobra.Command {
 	var f instanceFlags
-	var output string
+	var output, socket string
 	var interval time.Duration
+	var why bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show VIPs, reals, rates, and what became of packets",
@@ -34,9 +38,26 @@ It is read from the pinned maps, so it works whether or not the daemon runs. Rat
 the interval. Bytes are those of the clients' IP packets, without the outer headers. A real's state is
 "ok", "no next hop" (its link address is not known: packets to it are dropped as
 nexthop_unknown), "stale next hop" (the kernel could not confirm the link address lately; packets
-still go to it), or "no weight" (it gets no new flows).`,
+still go to it), "draining" (it gets no new flows, and keeps those it has: the number that is
+remembered and, in brackets, of those that sent a packet within the last minute) or "retired" (it
+gets no packets any more).
+
+A VIP's state is what of its ring changes, if anything does: slots that move from one real to
+another, that settle after a change, or that linger while flows of another real are remembered. A VIP's
+digest is the same on every balancer on which it has the same backends with the same weights.
+
+If the daemon runs and has health checks, a real's state begins with what they say: "up", "down" with
+the part of the path that is broken or else the reason of the last probe, or "unknown". A VIP's state
+says when the checks are not believed because too few reals are healthy.
+
+If the daemon runs and has BGP, its sessions follow, and for each VIP whether it is announced, for how
+long it is in its state, and why.
+
+With --why it also asks the daemon which changes it holds back and which answers it refuses, by
+which rule, since when, and what would end that.`,
 		Example: `  remora status
   remora status --interval 5s
+  remora status --why
   remora status -o json | jq '.reasons'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,6 +73,17 @@ still go to it), or "no weight" (it gets no new flows).`,
 			if err != nil {
 				return err
 			}
+			if err := s.ask(ctx, socket); err != nil {
+				return err
+			}
+			if why {
+				if s.held, err = readHeld(ctx, f.instance, socket); err != nil {
+					return err
+				}
+				if s.Held, err = heldJSON(s.held); err != nil {
+					return fmt.Errorf("print answer: %v", err)
+				}
+			}
 			if output == "json" {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")
@@ -62,6 +94,8 @@ still go to it), or "no weight" (it gets no new flows).`,
 	}
 	f.add(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	cmd.Flags().BoolVar(&why, "why", false, "ask the daemon what it holds back and refuses")
+	cmd.Flags().StringVar(&socket, "socket", "", "the daemon's unix socket, for health, BGP and --why (default "+control.DefaultSocket("INSTANCE")+")")
 	cmd.Flags().DurationVar(&interval, "interval", 500*time.Millisecond, "time over which rates are measured; 0 shows none")
 	return cmd
 }
@@ -77,6 +111,20 @@ type status struct {
 	VIPs       []vipStatus       `json:"vips"`
 	Reasons    map[string]uint64 `json:"reasons"`
 	Removed    traffic           `json:"removed_reals"`
+	Flows      flowTable         `json:"flow_table"`
+	// BGP is what the daemon announces, as in the API, if it answers and has BGP.
+	BGP json.RawMessage `json:"bgp,omitempty"`
+	bgp *remorav1.BGP
+	// Held is what the daemon refuses and holds back, as in the API, if it was asked.
+	Held json.RawMessage `json:"held,omitempty"`
+	held *remorav1.GetHeldResponse
+}
+
+// flowTable is how full the flow table is, and what happened at it.
+type flowTable struct {
+	Used     int               `json:"used"`
+	Capacity int               `json:"capacity"`
+	Events   map[string]uint64 `json:"events"`
 }
 
 // traffic is what was counted, and its rate.
@@ -88,11 +136,18 @@ type traffic struct {
 }
 
 type vipStatus struct {
-	VIP      string       `json:"vip"`
-	Service  string       `json:"service"`
-	RingSize uint32       `json:"ring_size"`
-	RingHash string       `json:"ring_hash"`
-	Reals    []realStatus `json:"reals"`
+	VIP      string `json:"vip"`
+	Service  string `json:"service"`
+	RingSize uint32 `json:"ring_size"`
+	RingHash string `json:"ring_hash"`
+	FlowMode string `json:"flow_mode"`
+	// Digest is the same on every balancer whose VIP has the same backends.
+	Digest string `json:"digest"`
+	// Slots counts those of the ring by state.
+	Slots map[string]int `json:"slots"`
+	Reals []realStatus   `json:"reals"`
+	// Health is what the checks of the reals mean together, if the daemon answers and there are some.
+	Health *groupHealth `json:"health,omitempty"`
 	traffic
 }
 
@@ -103,6 +158,14 @@ type realStatus struct {
 	Encapsulation string    `json:"encapsulation"`
 	State         string    `json:"state"`
 	MAC           string    `json:"mac,omitempty"`
+	Use           string    `json:"use"`
+	// Flows are remembered, ActiveFlows of them sent a packet within the last minute. PreviousSlots
+	// are moving ones that the real had before.
+	Flows         int `json:"flows"`
+	ActiveFlows   int `json:"active_flows"`
+	PreviousSlots int `json:"previous_slots"`
+	// Health is what the checks say, if the daemon answers and there are some.
+	Health *realHealth `json:"health,omitempty"`
 	traffic
 }
 
@@ -145,6 +208,10 @@ func newStatus(before, now *dataplane.Snapshot, elapsed time.Duration) *status {
 	for r, n := range now.Reasons {
 		s.Reasons[lb.Reason(r).String()] = n
 	}
+	s.Flows = flowTable{Used: now.Flows, Capacity: now.FlowCapacity, Events: make(map[string]uint64)}
+	for e, n := range now.FlowEvents {
+		s.Flows.Events[lb.FlowEvent(e).String()] = n
+	}
 	earlier := make(map[lb.RealID]dataplane.Counter)
 	for _, r := range before.Reals {
 		earlier[r.ID] = r.Counter
@@ -154,7 +221,8 @@ func newStatus(before, now *dataplane.Snapshot, elapsed time.Duration) *status {
 		reals[r.VIP] = append(reals[r.VIP], r)
 	}
 	for _, v := range now.VIPs {
-		vs := vipStatus{VIP: v.VIP.String(), Service: v.Service, RingSize: v.Ring.Size, RingHash: v.Ring.Hash.String(), Reals: []realStatus{}}
+		vs := newVIPStatus(v)
+		vs.Digest = digest(v.VIP, reals[v.VIP])
 		for _, r := range reals[v.VIP] {
 			rs := newRealStatus(r, earlier[r.ID], elapsed)
 			vs.Reals = append(vs.Reals, rs)
@@ -165,6 +233,17 @@ func newStatus(before, now *dataplane.Snapshot, elapsed time.Duration) *status {
 	return s
 }
 
+func newVIPStatus(v dataplane.VIPState) vipStatus {
+	vs := vipStatus{
+		VIP: v.VIP.String(), Service: v.Service, RingSize: v.Ring.Size, RingHash: v.Ring.Hash.String(),
+		FlowMode: v.Flows.String(), Slots: make(map[string]int), Reals: []realStatus{},
+	}
+	for state, n := range v.SlotStates {
+		vs.Slots[lb.SlotState(state).String()] = n
+	}
+	return vs
+}
+
 func newRealStatus(r dataplane.RealState, earlier dataplane.Counter, elapsed time.Duration) realStatus {
 	rs := realStatus{
 		ID:            r.ID,
@@ -172,6 +251,10 @@ func newRealStatus(r dataplane.RealState, earlier dataplane.Counter, elapsed tim
 		Weight:        r.Backend.Weight,
 		Encapsulation: r.Tunnel.Encap.String(),
 		State:         "ok",
+		Use:           r.Use.String(),
+		Flows:         r.Flows,
+		ActiveFlows:   r.ActiveFlows,
+		PreviousSlots: r.PrevSlots,
 		traffic:       newTraffic(earlier, r.Counter, elapsed),
 	}
 	switch {
@@ -179,8 +262,10 @@ func newRealStatus(r dataplane.RealState, earlier dataplane.Counter, elapsed tim
 		rs.State = "no next hop"
 	case r.NextHop.Stale:
 		rs.State = "stale next hop"
-	case r.Backend.Weight == 0:
-		rs.State = "no weight"
+	case r.Use == lb.RealDraining:
+		rs.State = fmt.Sprintf("draining, %d flows (%d)", r.Flows, r.ActiveFlows)
+	case r.Use == lb.RealRetired:
+		rs.State = "retired"
 	}
 	if r.NextHop.Resolved() {
 		rs.MAC = net.HardwareAddr(r.NextHop.MAC[:]).String()
@@ -215,7 +300,19 @@ func (s *status) print(out io.Writer) error {
 	if err := s.printVIPs(out); err != nil {
 		return err
 	}
-	return s.printReasons(out)
+	if err := s.printReasons(out); err != nil {
+		return err
+	}
+	if s.bgp != nil {
+		if err := printBGP(out, s.bgp, time.Now()); err != nil {
+			return err
+		}
+	}
+	if s.held == nil {
+		return nil
+	}
+	printHeld(out, s.held)
+	return nil
 }
 
 func (s *status) printVIPs(out io.Writer) error {
@@ -225,13 +322,34 @@ func (s *status) printVIPs(out io.Writer) error {
 		state := ""
 		if len(v.Reals) == 0 {
 			state = "no backends"
+		} else if v.Health != nil {
+			state = v.Health.Detail
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t\t%d %s\t%s\n", v.VIP, v.Service, state, v.RingSize, v.RingHash, v.traffic)
+		if change := v.change(); state == "" {
+			state = change
+		} else if change != "" {
+			state += "; " + change
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t\t%d %s %s\t%s\n", v.VIP, v.Service, state, v.RingSize, v.RingHash, v.Digest, v.traffic)
 		for _, r := range v.Reals {
-			fmt.Fprintf(w, "  %s\t\t%s\t%d\t%s %s\t%s\n", r.Address, r.State, r.Weight, r.Encapsulation, r.MAC, r.traffic)
+			fmt.Fprintf(w, "  %s\t\t%s\t%d\t%s %s\t%s\n", r.Address, r.state(), r.Weight, r.Encapsulation, r.MAC, r.traffic)
 		}
 	}
 	return w.Flush()
+}
+
+// change says what of the ring changes; empty if nothing does.
+func (v vipStatus) change() string {
+	var parts []string
+	for state := lb.SlotMoving; state < lb.SlotStateLen; state++ {
+		if n := v.Slots[state.String()]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "slots: " + strings.Join(parts, ", ")
 }
 
 // String is the columns of a table.

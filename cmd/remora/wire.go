@@ -10,16 +10,21 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"reflect"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/attach"
 	"github.com/remora-lb/remora/lb/config"
+	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/dataplane"
 	"github.com/remora-lb/remora/lb/discovery/static"
 	"github.com/remora-lb/remora/lb/engine"
 	"github.com/remora-lb/remora/lb/nexthop"
+	"github.com/remora-lb/remora/lb/store"
 )
 
 // staticSource is the name of the configuration file among the sources of backends.
@@ -33,10 +38,24 @@ type balancer struct {
 	hops   *nexthop.Watcher
 	static *static.Source
 	engine *engine.Engine
+	store  *store.Store
+	saver  *saver
+	drains *drains
+	server *control.Server
+	health *health
+	// announcer is nil without BGP.
+	announcer *announcer
+	// assembly has the services of all sources; discovery is what comes from Consul.
+	assembly  *assembly
+	judged    *judgedSaver
+	discovery *discovery
+	// registration is the balancer's own in Consul; nil if there is to be none.
+	registration *registration
+	leaves       atomic.Pointer[map[lb.VIP]lb.Leave] // of the configuration, for other goroutines
 }
 
 // newBalancer makes all components. What an earlier run left goes on as it was.
-func newBalancer(f instanceFlags, c *config.Config, log *slog.Logger) (_ *balancer, err error) {
+func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, err error) {
 	mode, err := attach.ParseMode(string(c.Mode))
 	if err != nil {
 		return nil, err
@@ -44,20 +63,27 @@ func newBalancer(f instanceFlags, c *config.Config, log *slog.Logger) (_ *balanc
 	if _, err := attach.Interface(c.Interface); err != nil {
 		return nil, err
 	}
-	b := &balancer{cfg: c, log: log, static: static.New(fileSet(c))}
+	b := &balancer{log: log, static: static.New(fileSet(c))}
+	b.setConfig(c)
 	defer func() {
 		if err != nil {
 			b.close()
 		}
 	}()
 	b.dp, err = dataplane.Open(dataplane.Config{
-		Instance:  f.instance,
-		BPFFS:     f.bpffs,
-		Interface: c.Interface,
-		Mode:      mode,
-		Log:       log,
+		Instance:    f.instance,
+		BPFFS:       f.bpffs,
+		Interface:   c.Interface,
+		Mode:        mode,
+		Flows:       c.Table.Size,
+		FlowInserts: c.Table.NewPerSecond,
+		UDPIdle:     c.Table.UDPIdle,
+		Log:         log,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if b.store, err = openStore(f.stateDir, f.instance); err != nil {
 		return nil, err
 	}
 	b.hops, err = nexthop.New(nexthop.Config{
@@ -69,23 +95,129 @@ func newBalancer(f instanceFlags, c *config.Config, log *slog.Logger) (_ *balanc
 	if err != nil {
 		return nil, err
 	}
-	ec := engine.DefaultConfig()
-	ec.Log = log
-	ec.Sources = []string{staticSource}
-	ec.Adopted.Reals, ec.Adopted.VIPs = b.dp.Adopted()
-	b.engine, err = engine.New(ec, b.dp, b.hops)
+	b.saver = newSaver(b.store, log)
+	if b.engine, err = engine.New(b.engineConfig(), b.dp, b.hops); err != nil {
+		return nil, err
+	}
+	if c.BGP != nil {
+		if b.announcer, err = newAnnouncer(f.instanceFlags, c, b.engine, b.store, log); err != nil {
+			return nil, err
+		}
+	}
+	if b.health, err = newHealth(c, b.engine, log); err != nil {
+		return nil, err
+	}
+	if !f.once {
+		if err := b.health.open(); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.addDiscovery(c); err != nil {
+		return nil, err
+	}
+	b.drains = newDrains(f.instanceFlags, b.engine, b.store, log)
+	b.server, err = control.New(control.Config{
+		Socket: f.socketPath(),
+		Group:  f.group,
+		Daemon: &daemon{instanceFlags: f.instanceFlags, engine: b.engine, drains: b.drains, discovery: b.discovery, leave: b.leave, announcer: b.announcer, health: b.health},
+		Log:    log,
+	})
 	return b, err
+}
+
+// engineConfig is the engine's part of the configuration, and what an earlier run left.
+func (b *balancer) engineConfig() engine.Config {
+	c := engine.DefaultConfig()
+	c.Log = b.log
+	c.Window = b.cfg.Table.Window
+	c.Quarantine = b.cfg.Table.Window
+	c.Sources = []string{staticSource}
+	c.OnMemory = b.remember
+	c.Adopted.Reals, c.Adopted.VIPs = b.dp.Adopted()
+	c.Adopted.Slots = b.dp.AdoptedRing
+	c.Adopted.Memory = loadMemory(b.store, b.log)
+	return c
+}
+
+// remember takes in what the engine is to remember: backends came, went, or changed.
+func (b *balancer) remember(m *engine.Memory) {
+	b.saver.save(m)
+	if b.announcer != nil {
+		b.announcer.wake()
+	}
+}
+
+// addDiscovery makes what comes from Consul, and hands over what an earlier run left of it.
+func (b *balancer) addDiscovery(c *config.Config) (err error) {
+	b.assembly = newAssembly(b.engine, b.hops.Resolve)
+	b.assembly.admit = b.health.admit
+	if b.announcer != nil {
+		b.assembly.complete, b.announcer.again = b.announcer.keeper.complete, b.assembly.again
+		b.announcer.examiner.announceable = b.health.announceable
+	}
+	b.judged = newJudgedSaver(b.store, b.log)
+	reals, vips := b.dp.Adopted()
+	left := recall(b.store, c, reals, vips, b.log)
+	// Nothing may be written that lacks the file's part.
+	b.assembly.file = fileSet(c)
+	if b.discovery, err = newDiscovery(c, left, b.assembly, b.judged, b.log); err != nil {
+		return err
+	}
+	b.registration, err = newRegistration(c.Consul, b.engine.Status, b.log)
+	return err
+}
+
+// openStore opens the folder of an instance's state, which is made.
+func openStore(dir, instance string) (*store.Store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make state folder: %v", err)
+	}
+	return store.Open(filepath.Join(dir, instance))
+}
+
+// leave is what is configured for a VIP.
+func (b *balancer) leave(vip lb.VIP) lb.Leave {
+	if l, ok := (*b.leaves.Load())[vip]; ok {
+		return l
+	}
+	return lb.DefaultLeave()
+}
+
+// setConfig makes c the present configuration.
+func (b *balancer) setConfig(c *config.Config) {
+	leaves := make(map[lb.VIP]lb.Leave)
+	for _, s := range c.Services {
+		for _, v := range s.VIPs {
+			leaves[v.VIP] = v.Leave
+		}
+	}
+	b.cfg = c
+	b.leaves.Store(&leaves)
 }
 
 // start fills the data plane once and attaches it.
 func (b *balancer) start(ctx context.Context) error {
 	hops := b.resolve(ctx, b.cfg)
-	b.engine.SetNextHops(hops)
+	b.engine.LearnNextHops(hops)
 	b.handOver(fileSet(b.cfg))
 	if err := b.engine.Sync(ctx); err != nil {
 		return fmt.Errorf("fill data plane: %w", err)
 	}
 	return b.dp.Attach()
+}
+
+// settle takes in what Consul says, once, for a run that does not stay.
+func (b *balancer) settle(ctx context.Context) error {
+	if !b.cfg.ReadsConsul() {
+		return nil
+	}
+	if err := b.discovery.settle(ctx); err != nil {
+		return err
+	}
+	if err := b.engine.Sync(ctx); err != nil {
+		return fmt.Errorf("fill data plane: %w", err)
+	}
+	return nil
 }
 
 // resolve asks for the next hops of all backends, for a limited time.
@@ -106,7 +238,8 @@ func fileSet(c *config.Config) static.Set {
 }
 
 func (b *balancer) handOver(set static.Set) {
-	b.engine.SetServicesAndBackends(set.Services, staticSource, set.Backends)
+	b.assembly.setFile(set)
+	b.discovery.retain()
 }
 
 func backendAddrs(backends map[string][]lb.Backend) []netip.Addr {
@@ -128,8 +261,19 @@ func backendAddrs(backends map[string][]lb.Backend) []netip.Addr {
 func (b *balancer) run(ctx context.Context, load func() (*config.Config, error), hup <-chan os.Signal) error {
 	g, groupCtx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.engine.Run(groupCtx) })
+	g.Go(func() error { return b.saver.run(groupCtx) })
+	g.Go(func() error { return b.drains.run(groupCtx) })
+	g.Go(func() error { return b.health.run(groupCtx) })
+	g.Go(func() error { return b.server.Run(groupCtx) })
 	g.Go(func() error { return b.hops.Run(groupCtx) })
 	g.Go(func() error { return b.static.Run(groupCtx, b.handOver) })
+	g.Go(func() error { return b.judged.run(groupCtx) })
+	g.Go(func() error { return b.discovery.run(groupCtx) })
+	g.Go(func() error { return b.discovery.followLocal(groupCtx, b.health.verdicts) })
+	g.Go(func() error { return b.registration.run(groupCtx) })
+	if b.announcer != nil {
+		g.Go(func() error { return b.announcer.run(groupCtx, ctx) })
+	}
 	g.Go(func() error { return b.reloads(groupCtx, load, hup) })
 	b.log.Info("running", "interface", b.cfg.Interface, "services", len(b.cfg.Services))
 	err := g.Wait()
@@ -170,9 +314,22 @@ func (b *balancer) reload(ctx context.Context, load func() (*config.Config, erro
 	if err := sameAtRestart(b.cfg, c); err != nil {
 		return err
 	}
+	checks, err := b.health.prepare(c)
+	if err != nil {
+		return err
+	}
+	if err := b.discovery.replace(ctx, b.cfg, c); err != nil {
+		return err
+	}
 	// A server that is new gets packets as soon as it is in a ring: its link address comes first.
 	b.engine.LearnNextHops(b.resolve(ctx, c))
-	b.cfg = c
+	if b.announcer != nil {
+		if err := b.announcer.configure(c); err != nil {
+			return err
+		}
+	}
+	b.setConfig(c)
+	b.health.install(checks)
 	b.static.Replace(fileSet(c))
 	return nil
 }
@@ -186,11 +343,33 @@ func sameAtRestart(old, new *config.Config) error {
 		return fmt.Errorf("mode changed from %s to %s: that needs a restart", old.Mode, new.Mode)
 	case (old.NextHop == nil) != (new.NextHop == nil), old.NextHop != nil && *old.NextHop != *new.NextHop:
 		return errors.New("next_hop changed: that needs a restart")
+	case old.ProbeMarks != new.ProbeMarks:
+		return errors.New("probes changed: that needs a restart")
+	case old.Table != new.Table:
+		return errors.New("flow_table changed: that needs a restart")
+	case !reflect.DeepEqual(old.Consul.Register, new.Consul.Register):
+		return errors.New("consul.register changed: that needs a restart")
+	case old.Governor != new.Governor:
+		return errors.New("governor changed: that needs a restart")
 	}
-	return nil
+	return sameSessions(old.BGP, new.BGP)
 }
 
 func (b *balancer) close() {
+	if b.health != nil {
+		if err := b.health.close(); err != nil {
+			b.log.Error("close tunnel of health checks", "error", err)
+		}
+	}
+	if b.saver != nil {
+		b.saver.flush() // of a run that only applied the file
+	}
+	if b.judged != nil {
+		b.judged.flush()
+	}
+	if b.store != nil {
+		b.store.Close()
+	}
 	if b.hops != nil {
 		b.hops.Close()
 	}

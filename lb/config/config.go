@@ -28,6 +28,14 @@ type Config struct {
 	// is neither zero nor a group address; its MTU is 576 to 65535 bytes, or 0 for that of the
 	// interface, the default; its Problem is empty. Default nil.
 	NextHop *lb.NextHop
+	// Table is how flows are remembered. Default DefaultFlowTable.
+	Table FlowTable
+	// Consul is how Consul is reached and what is read from it. Default DefaultConsul.
+	Consul Consul
+	// Governor is how much of what Consul says is done at once. Default DefaultGovernor.
+	Governor Governor
+	// BGP says to whom VIPs are announced, and how. Default nil: to nobody.
+	BGP *BGP
 	// Services have unique names and at least one VIP each; no VIP is in two. Ring, encapsulation
 	// and tunnel sources of every VIP are filled in. A VIP with GUE has the source address of each
 	// family that its service's backends have.
@@ -35,6 +43,14 @@ type Config struct {
 	// Backends has the backends of every service by its name, also of those that have none, in
 	// the file's order. No address is there twice in one service, and none is a VIP's.
 	Backends map[string][]lb.Backend
+	// Sources are where the backends of services come from that have none in the file, by service name.
+	Sources map[string]ConsulSource
+	// ProbeMarks is the first mark of health checks that go through the tunnel; the lower 24 bits are 0.
+	// Default DefaultProbeMarks.
+	ProbeMarks uint32
+	// Health is how the backends of services are checked, by service name; those that are not here are
+	// not.
+	Health map[string]Health
 }
 
 // Mode is how the packet program attaches to the interface.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -60,6 +61,13 @@ services:
 		Interface: "eth0",
 		Mode:      ModeAuto,
 		OnExit:    OnExitKeep,
+		Table:     FlowTable{Window: 15 * time.Minute, Size: 1 << 20, NewPerSecond: 125_000, UDPIdle: 30 * time.Second},
+		Consul:    DefaultConsul(),
+		Governor:  DefaultGovernor(),
+		Sources:   map[string]ConsulSource{},
+
+		ProbeMarks: DefaultProbeMarks,
+		Health:     map[string]Health{},
 		Services: []lb.Service{{Name: "web", VIPs: []lb.ServiceVIP{{
 			VIP:   vip(t, "192.0.2.10:80/tcp"),
 			Encap: lb.IPIP,
@@ -69,6 +77,8 @@ services:
 				IPIP6:   netip.MustParsePrefix("100::/96"),
 				GUEPort: 6080,
 			},
+			Flows: lb.FlowTransitions,
+			Leave: lb.Leave{Drain: time.Hour, Grace: 30 * time.Second},
 		}}}},
 		Backends: map[string][]lb.Backend{"web": {backend("10.0.0.11", 1)}},
 	}
@@ -87,14 +97,17 @@ encapsulation:
   ipip: {source4: 10.99.0.0/16, source6: "2001:db8:99::/96"}
   gue: {source4: 192.0.2.1, source6: "2001:db8::1", port: 6081, checksum: katran}
 next_hop: {mac: "02:00:00:00:00:fe", mtu: 9000}
+flows: {tcp: never, udp: quic, drain: 2h, on_down: rehash, grace: 5s}
+flow_table: {window: 20m, size: 4096, new_per_second: 10, udp_idle: 45s}
 services:
   - name: web
     ring: {size: 4093, hash: maglev-v1}
     encapsulation: ipip
+    flows: {tcp: always, on_down: keep}
     vips:
       - 192.0.2.10:80/tcp
-      - {vip: "[2001:db8:ff::10]:443/udp", ring: {size: 251}, encapsulation: gue}
-      - {vip: 192.0.2.10:0/tcp, ring: {hash: maglev-v2}}
+      - {vip: "[2001:db8:ff::10]:443/udp", ring: {size: 251}, encapsulation: gue, flows: {udp: sticky, drain: 0}}
+      - {vip: 192.0.2.10:0/tcp, ring: {hash: maglev-v2}, flows: {tcp: transitions, grace: 1h30m}}
     backends:
       - 10.0.0.11
       - {address: "2001:db8:1::11", weight: 0}
@@ -116,14 +129,25 @@ services:
 		Mode:      ModeGeneric,
 		OnExit:    OnExitDetach,
 		NextHop:   &lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 0xfe}, MTU: 9000},
+		Table:     FlowTable{Window: 20 * time.Minute, Size: 4096, NewPerSecond: 10, UDPIdle: 45 * time.Second},
+		Consul:    DefaultConsul(),
+		Governor:  DefaultGovernor(),
+		Sources:   map[string]ConsulSource{},
+
+		ProbeMarks: DefaultProbeMarks,
+		Health:     map[string]Health{},
 		Services: []lb.Service{
 			{Name: "web", VIPs: []lb.ServiceVIP{
-				{VIP: vip(t, "192.0.2.10:80/tcp"), Encap: lb.IPIP, Ring: lb.Ring{Size: 4093, Hash: lb.MaglevV1}, Tunnel: tunnel},
-				{VIP: vip(t, "[2001:db8:ff::10]:443/udp"), Encap: lb.GUE, Ring: lb.Ring{Size: 251, Hash: lb.MaglevV1}, Tunnel: tunnel},
-				{VIP: vip(t, "192.0.2.10:0/tcp"), Encap: lb.IPIP, Ring: lb.Ring{Size: 4093, Hash: lb.MaglevV2}, Tunnel: tunnel},
+				{VIP: vip(t, "192.0.2.10:80/tcp"), Encap: lb.IPIP, Ring: lb.Ring{Size: 4093, Hash: lb.MaglevV1}, Tunnel: tunnel,
+					Flows: lb.FlowAlways, Leave: lb.Leave{Drain: 2 * time.Hour, Grace: 5 * time.Second}},
+				{VIP: vip(t, "[2001:db8:ff::10]:443/udp"), Encap: lb.GUE, Ring: lb.Ring{Size: 251, Hash: lb.MaglevV1}, Tunnel: tunnel,
+					Flows: lb.FlowAlways, Leave: lb.Leave{Grace: 5 * time.Second}},
+				{VIP: vip(t, "192.0.2.10:0/tcp"), Encap: lb.IPIP, Ring: lb.Ring{Size: 4093, Hash: lb.MaglevV2}, Tunnel: tunnel,
+					Flows: lb.FlowTransitions, Leave: lb.Leave{Drain: 2 * time.Hour, Grace: 90 * time.Minute}},
 			}},
 			{Name: "dns", VIPs: []lb.ServiceVIP{
-				{VIP: vip(t, "192.0.2.53:53/udp"), Encap: lb.GUE, Ring: lb.Ring{Size: 65537, Hash: lb.MaglevV2}, Tunnel: tunnel},
+				{VIP: vip(t, "192.0.2.53:53/udp"), Encap: lb.GUE, Ring: lb.Ring{Size: 65537, Hash: lb.MaglevV2}, Tunnel: tunnel,
+					Flows: lb.FlowQUIC, Leave: lb.Leave{Drain: 2 * time.Hour}},
 			}},
 		},
 		Backends: map[string][]lb.Backend{

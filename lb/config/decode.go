@@ -18,6 +18,12 @@ func decode(root *yaml.Node, size int, r *report) (document, bool) {
 		known{"on_exit", d.text(&doc.onExit)},
 		known{"encapsulation", d.encap(&doc.encap)},
 		known{"next_hop", d.nextHop(&doc.nextHop)},
+		known{"flows", d.flows(&doc.flows)},
+		known{"flow_table", d.flowTable(&doc.table)},
+		known{"consul", d.consul(&doc.consul)},
+		known{"governor", d.governor(&doc.governor)},
+		known{"bgp", d.bgp(&doc.bgp)},
+		known{"probes", d.probes(&doc.probes)},
 		known{"services", decodeList(d, &doc.services, d.service)},
 	)
 	return doc, ok && !d.spent
@@ -73,7 +79,10 @@ func (d *decoder) service(n node) serviceSection {
 		known{"vips", decodeList(d, &s.vips, d.vip)},
 		known{"ring", d.ring(&s.ring)},
 		known{"encapsulation", d.text(&s.encap)},
+		known{"flows", d.flows(&s.flows)},
 		known{"backends", d.unlessNull(decodeList(d, &s.backends, d.backend))},
+		known{"source", d.source(&s.source)},
+		known{"health", d.health(&s.health)},
 	)
 	return s
 }
@@ -99,8 +108,34 @@ func (d *decoder) vip(n node) vipSection {
 		known{"vip", d.text(&s.vip)},
 		known{"ring", d.ring(&s.ring)},
 		known{"encapsulation", d.text(&s.encap)},
+		known{"flows", d.flows(&s.flows)},
 	)
 	return s
+}
+
+func (d *decoder) flows(s *flowsSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"tcp", d.text(&s.tcp)},
+			known{"udp", d.text(&s.udp)},
+			known{"drain", d.time(&s.drain)},
+			known{"on_down", d.text(&s.onDown)},
+			known{"grace", d.time(&s.grace)},
+		)
+	}
+}
+
+func (d *decoder) flowTable(s *flowTableSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"window", d.time(&s.window)},
+			known{"size", d.whole(&s.size)},
+			known{"new_per_second", d.whole(&s.newPerTick)},
+			known{"udp_idle", d.time(&s.udpIdle)},
+		)
+	}
 }
 
 func (d *decoder) backend(n node) backendSection {

@@ -140,6 +140,17 @@ func (d *decoder) text(f *field[string]) func(node) {
 	}
 }
 
+// time reads a duration, whose unit may be missing: that is not for the decoder to judge.
+func (d *decoder) time(f *field[string]) func(node) {
+	return func(n node) {
+		if n.yaml.Kind == yaml.ScalarNode && n.yaml.ShortTag() == "!!int" {
+			*f = field[string]{place: n.place, text: n.yaml.Value, value: n.yaml.Value, given: true, ok: true}
+			return
+		}
+		d.text(f)(n)
+	}
+}
+
 // isPlainValue tells whether quotes would make a text of the value.
 func isPlainValue(n *yaml.Node) bool {
 	switch n.ShortTag() {

@@ -12,6 +12,12 @@ type document struct {
 	onExit   field[string]
 	encap    encapSection
 	nextHop  nextHopSection
+	flows    flowsSection
+	table    flowTableSection
+	consul   consulSection
+	governor governorSection
+	bgp      bgpSection
+	probes   probesSection
 	services list[serviceSection]
 }
 
@@ -62,6 +68,19 @@ type nextHopSection struct {
 	mtu   field[int64]
 }
 
+type flowsSection struct {
+	place
+	given                          bool
+	tcp, udp, drain, onDown, grace field[string]
+}
+
+type flowTableSection struct {
+	place
+	given            bool
+	window, udpIdle  field[string]
+	size, newPerTick field[int64]
+}
+
 type serviceSection struct {
 	place
 	// ok tells that it is a mapping; anything else has been reported.
@@ -70,7 +89,10 @@ type serviceSection struct {
 	vips     list[vipSection]
 	ring     ringSection
 	encap    field[string]
+	flows    flowsSection
 	backends list[backendSection]
+	source   sourceSection
+	health   healthSection
 }
 
 type ringSection struct {
@@ -87,6 +109,7 @@ type vipSection struct {
 	vip   field[string]
 	ring  ringSection
 	encap field[string]
+	flows flowsSection
 }
 
 // backendSection is a backend, written as text or as a mapping; ok as in serviceSection.

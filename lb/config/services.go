@@ -21,9 +21,13 @@ type services struct {
 	tunnel  lb.TunnelSources
 	encap   lb.Encap
 	section encapSection
+	// flows are the defaults of all services.
+	flows flowRules
 
 	services []lb.Service
 	backends map[string][]lb.Backend
+	sources  map[string]ConsulSource
+	health   map[string]Health
 
 	// names has the place of each service by name, vips the owner of each VIP, and addrs the
 	// first VIP of each address.
@@ -59,12 +63,15 @@ func newServices(doc document, r *report) *services {
 		report:   r,
 		section:  doc.encap,
 		backends: map[string][]lb.Backend{},
+		sources:  map[string]ConsulSource{},
+		health:   map[string]Health{},
 		names:    map[string]place{},
 		vips:     map[lb.VIP]owner{},
 		addrs:    map[netip.Addr]lb.VIP{},
 		missing:  map[string]missingSource{},
 	}
 	s.tunnel, s.encap = checkTunnel(doc.encap, r)
+	s.flows = checkFlows(doc.flows, defaultFlowRules(), r)
 	return s
 }
 
@@ -79,6 +86,13 @@ func (s *services) gather(section serviceSection) {
 	backends, placed := s.serviceBackends(section)
 	s.services = append(s.services, lb.Service{Name: name, VIPs: vips})
 	s.backends[name] = backends
+	if health, ok := checkHealth(section.health, s.report); ok {
+		s.checkHealthPort(section.health, health, vips)
+		s.health[name] = health
+	}
+	if source, ok := checkServiceSource(section, s.report); ok {
+		s.sources[name] = source
+	}
 	s.placed = append(s.placed, placed...)
 	if gueLine > 0 {
 		s.noteMissing(gueLine, label, placed)
@@ -120,6 +134,7 @@ func (s *services) serviceVIPs(section serviceSection, label string) (vips []lb.
 	}
 	ring := checkRing(section.ring, lb.Ring{Size: lb.DefaultRingSize, Hash: lb.MaglevV2}, s.report)
 	encap := chooseEncap(s.report, section.encap, s.encap)
+	flows := checkFlows(section.flows, s.flows, s.report)
 	for _, item := range section.vips.items {
 		if !item.ok {
 			continue
@@ -130,6 +145,7 @@ func (s *services) serviceVIPs(section serviceSection, label string) (vips []lb.
 			Encap:  chooseEncap(s.report, item.encap, encap),
 			Tunnel: s.tunnel,
 		}
+		v.Flows, v.Leave = checkFlows(item.flows, flows, s.report).of(v.VIP.Protocol)
 		if v.Encap == lb.GUE && gueLine == 0 {
 			gueLine = item.line
 		}

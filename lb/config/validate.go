@@ -30,7 +30,13 @@ func validate(doc document, r *report) *Config {
 			choice[Mode]{"auto", ModeAuto}, choice[Mode]{"native", ModeNative}, choice[Mode]{"generic", ModeGeneric}),
 		OnExit: choose(r, doc.onExit, OnExitKeep,
 			choice[OnExit]{"keep", OnExitKeep}, choice[OnExit]{"detach", OnExitDetach}),
-		NextHop: checkNextHop(doc.nextHop, r),
+		NextHop:  checkNextHop(doc.nextHop, r),
+		Table:    checkFlowTable(doc.table, r),
+		Consul:   checkConsul(doc.consul, r),
+		Governor: checkGovernor(doc.governor, r),
+		BGP:      checkBGP(doc.bgp, r),
+
+		ProbeMarks: checkProbes(doc.probes, r),
 	}
 	s := newServices(doc, r)
 	for _, section := range doc.services.items {
@@ -43,7 +49,10 @@ func validate(doc document, r *report) *Config {
 	if !doc.services.given {
 		r.add(doc.field("services"), "missing: expected a list of services, or [] for none")
 	}
-	c.Services, c.Backends = s.services, s.backends
+	c.Services, c.Backends, c.Sources, c.Health = s.services, s.backends, s.sources, s.health
+	if len(c.Consul.Claims) > 0 {
+		c.Consul.TCP, c.Consul.UDP = s.claimed(lb.TCP), s.claimed(lb.UDP)
+	}
 	return c
 }
 

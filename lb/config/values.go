@@ -3,7 +3,12 @@
 
 package config
 
-import "github.com/remora-lb/remora/lb"
+import (
+	"strings"
+	"time"
+
+	"github.com/remora-lb/remora/lb"
+)
 
 // choice is one word that a field may have, and what it stands for.
 type choice[T any] struct {
@@ -41,6 +46,35 @@ func within(r *report, f field[int64], low, high, def int64) int64 {
 		return def
 	}
 	return f.value
+}
+
+// duration reads a time such as 90s or 1h30m of a range; def if the field is absent or wrong.
+func duration(r *report, f field[string], low, high, def time.Duration) time.Duration {
+	if !f.ok {
+		return def
+	}
+	d, err := time.ParseDuration(f.value)
+	if err != nil {
+		r.add(f.place, "%s is not a duration: expected a number with a unit, such as 30s, 15m or 1h30m", quote(f.text))
+		return def
+	}
+	if d < low || d > high {
+		r.add(f.place, "%s is out of range: expected a duration from %s to %s", quote(f.text), showDuration(low), showDuration(high))
+		return def
+	}
+	return d
+}
+
+// showDuration is the shortest form: 1h, not 1h0m0s.
+func showDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // checkRing reads a ring; what it does not say is as in def.

@@ -89,7 +89,7 @@ func (d *Dataplane) adopt() error {
 		d.cfg.Log.Warn("pinned maps are not adopted; new ones are filled and then take their place", "cause", err)
 	}
 	if old == nil {
-		return d.replace(minSizes)
+		return d.replace(d.minSizes())
 	}
 	if err := d.restore(old); err != nil {
 		return err
@@ -102,7 +102,9 @@ func (d *Dataplane) adopt() error {
 		// Without a description, the run that attached it was cut off before its end.
 		d.link.current = d.link.prog == programID(old.prog) && info.Ifindex != 0
 	}
-	return d.replace(old.sizes())
+	s := old.sizes()
+	s.flowBits = flowBits(d.cfg.Flows)
+	return d.replace(s)
 }
 
 // findGeneration opens the generation that the attached program belongs to, else the newest.

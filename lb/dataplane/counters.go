@@ -32,18 +32,18 @@ func readRealCounters(m *ebpf.Map) ([]Counter, error) {
 	return sums, err
 }
 
-// readReasonCounters sums the counters of reasons over CPUs.
-func readReasonCounters(m *ebpf.Map) (sums [lb.ReasonLen]uint64, err error) {
+// readSums sums each element of a map of counters over CPUs.
+func readSums(m *ebpf.Map, sums []uint64) error {
 	var perCPU []uint64
-	for r := range sums {
-		if err := m.Lookup(uint32(r), &perCPU); err != nil {
-			return sums, fmt.Errorf("read counter of reason %v: %v", lb.Reason(r), err)
+	for i := range sums {
+		if err := m.Lookup(uint32(i), &perCPU); err != nil {
+			return fmt.Errorf("read counter %d of %v: %v", i, m, err)
 		}
 		for _, n := range perCPU {
-			sums[r] += n
+			sums[i] += n
 		}
 	}
-	return sums, nil
+	return nil
 }
 
 // eachPerCPU calls f with the values of every element of a per-CPU array.
@@ -69,14 +69,14 @@ func eachPerCPU(m *ebpf.Map, f func(index uint32, perCPU []nativeCounter)) error
 	}
 }
 
-// sharedCounters are the counter maps that a generation of another one's sizes can go on using, by
-// name: then nothing that is counted during the change is lost.
-func (g *generation) sharedCounters(next *ebpf.CollectionSpec) map[string]*ebpf.Map {
+// sharedMaps are the counters and the flow table, by name, if a generation of another one's sizes can
+// go on using them: then nothing that is counted or remembered during the change is lost.
+func (g *generation) sharedMaps(next *ebpf.CollectionSpec) map[string]*ebpf.Map {
 	shared := make(map[string]*ebpf.Map)
 	if g == nil {
 		return shared
 	}
-	for _, name := range []string{"real_counters", "reason_counters"} {
+	for _, name := range []string{"real_counters", "reason_counters", "flow_counters", "flows"} {
 		if m := g.maps[name]; m.MaxEntries() == next.Maps[name].MaxEntries {
 			shared[name] = m
 		}

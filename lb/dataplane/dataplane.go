@@ -6,7 +6,6 @@
 package dataplane
 
 import (
-	"log/slog"
 	"os"
 	"slices"
 
@@ -14,27 +13,11 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/remora-lb/remora/lb"
-	"github.com/remora-lb/remora/lb/attach"
 )
 
 // schemaVersion is that of all pinned maps together. Another one means that their contents are not
 // understood; the program is then replaced by one with maps of its own.
-const schemaVersion = 1
-
-// Config is what a data plane needs to know at the start.
-type Config struct {
-	// Instance names this data plane among those of the machine: a folder below BPFFS/remora.
-	// Empty: nothing is pinned, nor is anything adopted, and the program can only be test-run.
-	Instance string
-	// BPFFS is the mount point of the BPF file system. Default: DefaultBPFFS.
-	BPFFS string
-	// Interface is where packets come in and go out.
-	Interface string
-	// Mode is how the program is attached. Default: the best that the driver takes.
-	Mode attach.Mode
-	// Log gets changes of state. Default: nothing is logged.
-	Log *slog.Logger
-}
+const schemaVersion = 2
 
 // Dataplane is one packet program and its maps. It belongs to one goroutine. Close it; what it
 // attached stays attached, unless Detach was called.
@@ -59,11 +42,9 @@ type Dataplane struct {
 // have its privileges checked (lb/attach) to get a good message if it lacks one. Errors of
 // ErrLocked say that another process has the instance.
 func Open(cfg Config) (_ *Dataplane, err error) {
-	if cfg.BPFFS == "" {
-		cfg.BPFFS = DefaultBPFFS
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
 	}
 	// Only needed, and only possible, on kernels before 5.11; a failure shows when maps are made.
 	_ = rlimit.RemoveMemlock()
@@ -77,7 +58,7 @@ func Open(cfg Config) (_ *Dataplane, err error) {
 		return nil, err
 	}
 	if cfg.Instance == "" {
-		return d, d.replace(minSizes)
+		return d, d.replace(d.minSizes())
 	}
 	if err := checkBPFFS(cfg.BPFFS); err != nil {
 		return nil, err
@@ -90,7 +71,9 @@ func Open(cfg Config) (_ *Dataplane, err error) {
 }
 
 // minSizes are those of a generation with nothing in it.
-var minSizes = sizes{slots: 1, reals: 64, vips: 16, bits4: 3, bits6: 3}
+func (d *Dataplane) minSizes() sizes {
+	return sizes{slots: 1, reals: 64, vips: 16, bits4: 3, bits6: 3, flowBits: flowBits(d.cfg.Flows)}
+}
 
 // Program is the loaded program, owned by the data plane: for test runs and measurements. Growth
 // replaces it.
@@ -104,6 +87,19 @@ func (d *Dataplane) Adopted() ([]lb.Real, []lb.VIPEntry) {
 	}
 	slices.SortFunc(reals, func(a, b lb.Real) int { return int(a.ID) - int(b.ID) })
 	return reals, slices.Clone(d.vips)
+}
+
+// AdoptedRing is a copy of a ring's slots, as they are in the maps; nil if there is no such ring.
+func (d *Dataplane) AdoptedRing(id lb.RingID) []lb.Slot {
+	at, ok := d.space.spans[id]
+	if !ok {
+		return nil
+	}
+	slots := make([]lb.Slot, at.size)
+	for i, word := range d.gen.rings.elems[at.first:at.end()] {
+		slots[i] = lb.Slot(word)
+	}
+	return slots
 }
 
 // Close releases everything that this process holds. Pins, and so forwarding, stay.

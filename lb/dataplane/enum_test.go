@@ -23,19 +23,20 @@ func enumNames(t *testing.T, enum, prefix string) []string {
 		t.Fatalf("bpf/types.h has no enum %s", enum)
 	}
 	text := regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAllString(string(body[1]), "")
+	end := strings.ToUpper(enum) + "_LEN"
 	var names []string
 	for part := range strings.SplitSeq(text, ",") {
 		name := strings.TrimSpace(part)
-		if name == prefix+"LEN" {
+		if name == end {
 			return names
 		}
 		short, ok := strings.CutPrefix(name, prefix)
 		if !ok || strings.Contains(short, "=") {
-			t.Fatalf("enum %s has %q before %sLEN", enum, name, prefix)
+			t.Fatalf("enum %s has %q before %s", enum, name, end)
 		}
 		names = append(names, short)
 	}
-	t.Fatalf("enum %s has no %sLEN", enum, prefix)
+	t.Fatalf("enum %s has no %s", enum, end)
 	return nil
 }
 
@@ -45,6 +46,25 @@ func TestReasonsAreThoseOfTheProgram(t *testing.T) {
 		want = append(want, strings.ToUpper(r.String()))
 	}
 	wantEqual(t, "enum reason", enumNames(t, "reason", "REASON_"), want)
+}
+
+func TestFlowEventsAreThoseOfTheProgram(t *testing.T) {
+	var want []string
+	for e := range lb.FlowEventLen {
+		want = append(want, strings.ToUpper(e.String()))
+	}
+	wantEqual(t, "enum flow_event", enumNames(t, "flow_event", "FLOW_"), want)
+	if got := lb.FlowEventLen.String(); got != "unknown" {
+		t.Errorf("no event is called %q", got)
+	}
+}
+
+func TestSlotStatesAreThoseOfTheProgram(t *testing.T) {
+	var want []string
+	for s := range lb.SlotStateLen {
+		want = append(want, strings.ToUpper(s.String()))
+	}
+	wantEqual(t, "enum slot_state", enumNames(t, "slot_state", "SLOT_"), want)
 }
 
 func TestEncapsAreThoseOfTheProgram(t *testing.T) {

@@ -36,6 +36,13 @@ func TestPinnedMapsAreGarbage(t *testing.T) {
 	}{
 		{"map missing", func(l *lab) { require.NoError(l.T, os.Remove(l.pin("maps", "rings"))) }, "maps/rings"},
 		{"program missing", func(l *lab) { require.NoError(l.T, os.Remove(l.pin("progs", "native"))) }, "progs/native"},
+		{"clock missing", func(l *lab) { require.NoError(l.T, os.Remove(l.pin("progs", "flow_clock"))) }, "progs/flow_clock"},
+		{"what an earlier release pinned", func(l *lab) {
+			for _, name := range []string{"flows", "flow_counters", "flow_guards", "flow_settings"} {
+				require.NoError(l.T, os.Remove(l.pin("maps", name)))
+			}
+			require.NoError(l.T, os.Remove(l.pin("progs", "flow_clock")))
+		}, "maps/flow"},
 		{"another type of map", func(l *lab) {
 			pinMap(l, "rings", &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 70000})
 		}, "maps/rings is a Hash of 4 and 8 bytes, not a Array of 4 and 8"},
@@ -48,6 +55,10 @@ func TestPinnedMapsAreGarbage(t *testing.T) {
 		{"fewer reasons", func(l *lab) {
 			pinMap(l, "reason_counters", &ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 3})
 		}, "reason_counters has 3 elements"},
+		{"fewer events", func(l *lab) {
+			pinMap(l, "flow_counters", &ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 3})
+		}, "flow_counters has 3 elements"},
+		{"a flow table of three buckets", func(l *lab) { pinMap(l, "flows", array(64, 3, mmapable)) }, "flows has 3 elements"},
 		{"a table of one bucket", func(l *lab) { pinMap(l, "vips4", array(64, 1, mmapable)) }, "vips4 has 1 elements"},
 		{"another schema", func(l *lab) {
 			m, err := ebpf.LoadPinnedMap(l.pin("maps", "instance"), nil)

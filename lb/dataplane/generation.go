@@ -6,6 +6,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,13 +25,15 @@ const (
 type sizes struct {
 	slots, reals, vips int
 	bits4, bits6       int // of a bucket's index in one half of a VIP table
+	flowBits           int // of a bucket's index in the flow table
 }
 
-// generation is one set of maps and the program bound to them. Sizes of maps are fixed when they
+// generation is one set of maps and the programs bound to them. Sizes of maps are fixed when they
 // are made, so a data plane grows by a new generation. close must be called; pins outlive it.
 type generation struct {
 	number int
 	prog   *ebpf.Program
+	clock  *ebpf.Program        // returns the present tick of the flow table
 	maps   map[string]*ebpf.Map // by name in the object
 
 	rings *array[uint64]
@@ -38,12 +41,13 @@ type generation struct {
 	vips4 *array[nativeVip4Bucket]
 	vips6 *array[nativeVip6Bucket]
 	seeds *array[[2]uint64]
+	flows *array[nativeFlowBucket]
 }
 
-// newGeneration makes the maps and loads the program; it goes on with the counters of the generation
-// before, if there is one and their size stays. A refusal by the verifier is returned with its whole
-// log.
-func newGeneration(number int, s sizes, before *generation) (*generation, error) {
+// newGeneration makes the maps and loads the programs; it goes on with the counters and the flows of
+// the generation before, if there is one and their size stays. A refusal by the verifier is returned
+// with its whole log.
+func newGeneration(number int, s sizes, cfg Config, before *generation) (*generation, error) {
 	spec, err := loadNative()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded program: %v", err)
@@ -57,6 +61,7 @@ func newGeneration(number int, s sizes, before *generation) (*generation, error)
 		"vip_addrs":     s.vips,
 		"vips4":         2 << s.bits4,
 		"vips6":         2 << s.bits6,
+		"flows":         1 << s.flowBits,
 	} {
 		spec.Maps[name].MaxEntries = uint32(n)
 	}
@@ -64,12 +69,20 @@ func newGeneration(number int, s sizes, before *generation) (*generation, error)
 	if err := setSeeds(spec, s); err != nil {
 		return nil, err
 	}
-	opts := ebpf.CollectionOptions{MapReplacements: before.sharedCounters(spec)}
+	if err := setFlowSettings(spec, s, cfg); err != nil {
+		return nil, err
+	}
+	opts := ebpf.CollectionOptions{MapReplacements: before.sharedMaps(spec)}
 	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
 		return nil, loadError(err)
 	}
-	g := &generation{number: number, prog: coll.DetachProgram("remora"), maps: make(map[string]*ebpf.Map)}
+	g := &generation{
+		number: number,
+		prog:   coll.DetachProgram("remora"),
+		clock:  coll.DetachProgram("flow_clock"),
+		maps:   make(map[string]*ebpf.Map),
+	}
 	for name := range spec.Maps {
 		g.maps[name] = coll.DetachMap(name)
 	}
@@ -95,6 +108,25 @@ func setSeeds(spec *ebpf.CollectionSpec, s sizes) error {
 	return nil
 }
 
+// setFlowSettings sets what the program needs to know of the flow table.
+func setFlowSettings(spec *ebpf.CollectionSpec, s sizes, cfg Config) error {
+	jiffy, err := jiffy()
+	if err != nil {
+		return err
+	}
+	tick, shift := tickOf(jiffy)
+	err = spec.Variables["flow_settings"].Set(nativeFlowSettings{
+		BucketMask:   1<<s.flowBits - 1,
+		TickShift:    shift,
+		InsertLimit:  uint32(cfg.FlowInserts),
+		UdpIdleTicks: uint32(cfg.UDPIdle.Round(tick) / tick),
+	})
+	if err != nil {
+		return fmt.Errorf("set flow table: %v", err)
+	}
+	return nil
+}
+
 func loadError(err error) error {
 	var verifier *ebpf.VerifierError
 	switch {
@@ -103,7 +135,7 @@ func loadError(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("load program: not permitted: CAP_BPF and CAP_NET_ADMIN are needed: %v", err)
 	case errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("load program: no memory for its maps: fewer VIPs or smaller rings are needed: %v", err)
+		return fmt.Errorf("load program: no memory for its maps: fewer VIPs, smaller rings or fewer remembered flows are needed: %v", err)
 	}
 	return fmt.Errorf("load program: %v", err)
 }
@@ -125,6 +157,8 @@ func (g *generation) mapArrays() (err error) {
 	keep(e)
 	g.seeds, e = mapArray[[2]uint64](g.maps[seedsSection])
 	keep(e)
+	g.flows, e = mapArray[nativeFlowBucket](g.maps["flows"])
+	keep(e)
 	return err
 }
 
@@ -134,12 +168,12 @@ func (g *generation) close() {
 	g.vips4.close()
 	g.vips6.close()
 	g.seeds.close()
+	g.flows.close()
 	for _, m := range g.maps {
 		m.Close()
 	}
-	if g.prog != nil {
-		g.prog.Close()
-	}
+	g.prog.Close() // does nothing if it is nil
+	g.clock.Close()
 }
 
 func (g *generation) sizes() sizes {
@@ -149,13 +183,15 @@ func (g *generation) sizes() sizes {
 		vips:  int(g.maps["vip_infos"].MaxEntries()),
 		bits4: bitsOfTable(int(g.maps["vips4"].MaxEntries())),
 		bits6: bitsOfTable(int(g.maps["vips6"].MaxEntries())),
+
+		flowBits: bits.TrailingZeros32(g.maps["flows"].MaxEntries()),
 	}
 }
 
 // pinName is the file name of a map's pin.
 func pinName(m string) string { return strings.TrimPrefix(m, sectionPrefix) }
 
-// pin pins the program and all maps below dir, which is made.
+// pin pins the programs and all maps below dir, which is made.
 func (g *generation) pin(dir string) error {
 	for _, sub := range []string{"maps", "progs"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
@@ -167,8 +203,10 @@ func (g *generation) pin(dir string) error {
 			return fmt.Errorf("pin map %s: %v", name, err)
 		}
 	}
-	if err := pinClone(g.prog.Clone, filepath.Join(dir, "progs", "native")); err != nil {
-		return fmt.Errorf("pin program: %v", err)
+	for name, prog := range map[string]*ebpf.Program{"native": g.prog, "flow_clock": g.clock} {
+		if err := pinClone(prog.Clone, filepath.Join(dir, "progs", name)); err != nil {
+			return fmt.Errorf("pin program %s: %v", name, err)
+		}
 	}
 	return nil
 }
@@ -214,10 +252,12 @@ func openGeneration(number int, dir string) (*generation, error) {
 		g.close()
 		return nil, err
 	}
-	path := filepath.Join(dir, "progs", "native")
-	if g.prog, err = ebpf.LoadPinnedProgram(path, nil); err != nil {
-		g.close()
-		return nil, fmt.Errorf("open pinned program %s: %v", path, err)
+	for name, prog := range map[string]**ebpf.Program{"native": &g.prog, "flow_clock": &g.clock} {
+		path := filepath.Join(dir, "progs", name)
+		if *prog, err = ebpf.LoadPinnedProgram(path, nil); err != nil {
+			g.close()
+			return nil, fmt.Errorf("open pinned program %s: %v", path, err)
+		}
 	}
 	if err := g.mapArrays(); err != nil {
 		g.close()
@@ -234,6 +274,7 @@ func (g *generation) checkSizes(spec *ebpf.CollectionSpec) error {
 		"real_counters":   reals,
 		"real_infos":      reals,
 		"reason_counters": spec.Maps["reason_counters"].MaxEntries,
+		"flow_counters":   spec.Maps["flow_counters"].MaxEntries,
 	} {
 		if n := g.maps[name].MaxEntries(); n != want {
 			return fmt.Errorf("pinned map %s has %d elements, not %d", name, n, want)
@@ -243,6 +284,9 @@ func (g *generation) checkSizes(spec *ebpf.CollectionSpec) error {
 		if n := g.maps[name].MaxEntries(); n < 2<<minTableBits || n&(n-1) != 0 {
 			return fmt.Errorf("pinned map %s has %d elements, not a power of two from %d", name, n, 2<<minTableBits)
 		}
+	}
+	if n := g.maps["flows"].MaxEntries(); n&(n-1) != 0 {
+		return fmt.Errorf("pinned map flows has %d elements, not a power of two", n)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (d *Dataplane) replace(s sizes) error {
 // copyTo makes a generation of the given sizes with the contents of the present one.
 func (d *Dataplane) copyTo(s sizes) (*generation, *ringSpace, error) {
 	d.lastNumber++
-	next, err := newGeneration(d.lastNumber, s, d.gen)
+	next, err := newGeneration(d.lastNumber, s, d.cfg, d.gen)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -119,6 +119,7 @@ func (d *Dataplane) takeIntoUse(next *generation) error {
 		return err
 	}
 	if d.link == nil || !d.link.current {
+		d.warnOfLost(d.gen.copyFlows(next))
 		return copyCounters(d.gen, next)
 	}
 	err := next.pin(d.dir(next))
@@ -127,11 +128,15 @@ func (d *Dataplane) takeIntoUse(next *generation) error {
 		err = copyCounters(d.gen, next)
 	}
 	if err == nil {
+		d.gen.copyFlows(next) // what finds no place is counted below
 		err = d.link.update(next.prog)
 	}
 	if err != nil {
 		_ = d.pins.removeGeneration(next.number) // the first error says more
 		return err
+	}
+	if d.gen.flowCapacity() != next.flowCapacity() {
+		d.copyLateFlows(next)
 	}
 	if err := d.pins.use(next.number); err != nil {
 		// The program runs with its own pinned maps, and the next start finds them by its id.

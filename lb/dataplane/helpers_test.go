@@ -23,17 +23,20 @@ import (
 
 func wantEqual[T any](t *testing.T, what string, got, want T) {
 	t.Helper()
-	opts := cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty(), cmp.AllowUnexported(vipKey{}, span{})}
+	opts := cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty(), cmp.AllowUnexported(vipKey{}, span{}, remembered{})}
 	if diff := cmp.Diff(want, got, opts); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
 
+// testFlows is as many flows as tests need at most; a larger table costs time at each start.
+const testFlows = 4096
+
 // testOpen opens a data plane that pins nothing.
 func testOpen(t *testing.T) *Dataplane {
 	t.Helper()
 	require.Root(t)
-	d, err := Open(Config{})
+	d, err := Open(Config{Flows: testFlows})
 	require.NoError(t, err)
 	t.Cleanup(func() { d.Close() })
 	return d

@@ -21,6 +21,7 @@ func vipInfo(v lb.VIPEntry, ring span) nativeVipInfo {
 		RingId:        uint32(v.RingID),
 		RingFirstSlot: ring.first,
 		RingSize:      ring.size,
+		FlowMode:      uint8(v.Flows),
 	}
 	putText(info.Service[:], v.Service)
 	return info
@@ -36,6 +37,7 @@ func entryOf(info nativeVipInfo) (lb.VIPEntry, span) {
 		Service: text(info.Service[:]),
 		RingID:  lb.RingID(info.RingId),
 		Ring:    lb.Ring{Size: info.RingSize, Hash: lb.RingHash(info.RingHash)},
+		Flows:   lb.FlowMode(info.FlowMode),
 	}, span{info.RingFirstSlot, info.RingSize}
 }
 
@@ -60,9 +62,12 @@ func realInfo(r lb.Real) nativeRealInfo {
 func realOf(id lb.RealID, info nativeRealInfo, rec nativeReal) lb.Real {
 	addr := netip.AddrFrom16(info.Addr).Unmap()
 	r := lb.Real{
-		ID:      id,
-		VIP:     lb.VIP{Addr: netip.AddrFrom16(info.VipAddr).Unmap(), Port: info.VipPort, Protocol: lb.Protocol(info.VipProtocol)},
-		Backend: lb.Backend{Addr: addr, Weight: info.Weight},
+		ID:  id,
+		Use: lb.RealUse(rec.Use),
+
+		Generation: rec.Generation,
+		VIP:        lb.VIP{Addr: netip.AddrFrom16(info.VipAddr).Unmap(), Port: info.VipPort, Protocol: lb.Protocol(info.VipProtocol)},
+		Backend:    lb.Backend{Addr: addr, Weight: info.Weight},
 		Tunnel: lb.Tunnel{
 			Encap:       lb.Encap(info.Encap),
 			Destination: addr,

@@ -45,7 +45,20 @@ func portProto(v lb.VIP) uint64 {
 func vip4Key(v lb.VIP) uint64 { return addrWords(v.Addr)[0] | portProto(v)<<32 }
 
 // vipValue is what the program needs to know of a VIP: struct vip4_bucket in bpf/types.h.
-func vipValue(ring span) uint64 { return uint64(ring.first) | uint64(ring.size)<<32 }
+func vipValue(ring span, mode lb.FlowMode) uint64 {
+	return uint64(ring.first) | uint64(ring.size)<<32 | vipFlags(mode)<<52
+}
+
+// vipFlags are VIP_FLOWS_ALWAYS and VIP_QUIC of bpf/types.h.
+func vipFlags(mode lb.FlowMode) uint64 {
+	switch mode {
+	case lb.FlowAlways:
+		return 1
+	case lb.FlowQUIC:
+		return 2
+	}
+	return 0
+}
 
 // realRecord prepares the outer headers of packets to a real.
 func realRecord(r lb.Real) nativeReal {
@@ -57,6 +70,9 @@ func realRecord(r lb.Real) nativeReal {
 		Kind:     encapKind(t),
 		GuePort:  bits.ReverseBytes16(t.Port),
 		MaxBytes: maxInnerBytes(r),
+
+		Use:        uint8(r.Use),
+		Generation: r.Generation,
 	}
 	proto := innerProtocol(r)
 	if t.Destination.Is4() {

@@ -68,7 +68,7 @@ func (l *lab) device(name string) netlink.Link {
 
 func (l *lab) config(iface string, mode attach.Mode) Config {
 	log := slog.New(slog.NewTextHandler(&l.log, nil))
-	return Config{Instance: "test", BPFFS: l.bpffs, Interface: iface, Mode: mode, Log: log}
+	return Config{Instance: "test", BPFFS: l.bpffs, Interface: iface, Mode: mode, Flows: testFlows, Log: log}
 }
 
 func (l *lab) open(iface string, mode attach.Mode) *Dataplane {

@@ -19,6 +19,26 @@ type nativeCounter struct {
 	Bytes uint64
 }
 
+type nativeFlowBucket struct {
+	_     structs.HostLayout
+	Tag   [4]uint64
+	Value [4]uint64
+}
+
+type nativeFlowGuard struct {
+	_       structs.HostLayout
+	Tick    uint32
+	Inserts uint32
+}
+
+type nativeFlowSettings struct {
+	_            structs.HostLayout
+	BucketMask   uint32
+	TickShift    uint32
+	InsertLimit  uint32
+	UdpIdleTicks uint32
+}
+
 type nativeInstanceInfo struct {
 	_           structs.HostLayout
 	Schema      uint32
@@ -31,16 +51,18 @@ type nativeInstanceInfo struct {
 }
 
 type nativeReal struct {
-	_        structs.HostLayout
-	Mac      uint64
-	Fixed    uint64
-	Dst      [2]uint64
-	Src      [2]uint64
-	Sum      uint16
-	MaxBytes uint16
-	Kind     uint16
-	GuePort  uint16
-	Reserved uint64
+	_          structs.HostLayout
+	Mac        uint64
+	Fixed      uint64
+	Dst        [2]uint64
+	Src        [2]uint64
+	Sum        uint16
+	MaxBytes   uint16
+	Kind       uint16
+	GuePort    uint16
+	Use        uint8
+	Generation uint8
+	Reserved   [6]uint8
 }
 
 type nativeRealInfo struct {
@@ -90,6 +112,8 @@ type nativeVipInfo struct {
 	RingId        uint32
 	RingFirstSlot uint32
 	RingSize      uint32
+	FlowMode      uint8
+	Reserved      [3]uint8
 	Service       [64]int8
 }
 
@@ -97,6 +121,9 @@ type nativeVipInfo struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	nativeMapFlowCounters   = "flow_counters"
+	nativeMapFlowGuards     = "flow_guards"
+	nativeMapFlows          = "flows"
 	nativeMapInstance       = "instance"
 	nativeMapRealCounters   = "real_counters"
 	nativeMapRealInfos      = "real_infos"
@@ -107,7 +134,9 @@ const (
 	nativeMapVipInfos       = "vip_infos"
 	nativeMapVips4          = "vips4"
 	nativeMapVips6          = "vips6"
+	nativeProgFlowClock     = "flow_clock"
 	nativeProgRemora        = "remora"
+	nativeVarFlowSettings   = "flow_settings"
 	nativeVarVipSeeds       = "vip_seeds"
 )
 
@@ -153,13 +182,17 @@ type nativeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeProgramSpecs struct {
-	Remora *ebpf.ProgramSpec `ebpf:"remora"`
+	FlowClock *ebpf.ProgramSpec `ebpf:"flow_clock"`
+	Remora    *ebpf.ProgramSpec `ebpf:"remora"`
 }
 
 // nativeMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeMapSpecs struct {
+	FlowCounters   *ebpf.MapSpec `ebpf:"flow_counters"`
+	FlowGuards     *ebpf.MapSpec `ebpf:"flow_guards"`
+	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Instance       *ebpf.MapSpec `ebpf:"instance"`
 	RealCounters   *ebpf.MapSpec `ebpf:"real_counters"`
 	RealInfos      *ebpf.MapSpec `ebpf:"real_infos"`
@@ -176,7 +209,8 @@ type nativeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeVariableSpecs struct {
-	VipSeeds *ebpf.VariableSpec `ebpf:"vip_seeds"`
+	FlowSettings *ebpf.VariableSpec `ebpf:"flow_settings"`
+	VipSeeds     *ebpf.VariableSpec `ebpf:"vip_seeds"`
 }
 
 // nativeObjects contains all objects after they have been loaded into the kernel.
@@ -199,6 +233,9 @@ func (o *nativeObjects) Close() error {
 //
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativeMaps struct {
+	FlowCounters   *ebpf.Map `ebpf:"flow_counters"`
+	FlowGuards     *ebpf.Map `ebpf:"flow_guards"`
+	Flows          *ebpf.Map `ebpf:"flows"`
 	Instance       *ebpf.Map `ebpf:"instance"`
 	RealCounters   *ebpf.Map `ebpf:"real_counters"`
 	RealInfos      *ebpf.Map `ebpf:"real_infos"`
@@ -213,6 +250,9 @@ type nativeMaps struct {
 
 func (m *nativeMaps) Close() error {
 	return _NativeClose(
+		m.FlowCounters,
+		m.FlowGuards,
+		m.Flows,
 		m.Instance,
 		m.RealCounters,
 		m.RealInfos,
@@ -230,18 +270,21 @@ func (m *nativeMaps) Close() error {
 //
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativeVariables struct {
-	VipSeeds *ebpf.Variable `ebpf:"vip_seeds"`
+	FlowSettings *ebpf.Variable `ebpf:"flow_settings"`
+	VipSeeds     *ebpf.Variable `ebpf:"vip_seeds"`
 }
 
 // nativePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativePrograms struct {
-	Remora *ebpf.Program `ebpf:"remora"`
+	FlowClock *ebpf.Program `ebpf:"flow_clock"`
+	Remora    *ebpf.Program `ebpf:"remora"`
 }
 
 func (p *nativePrograms) Close() error {
 	return _NativeClose(
+		p.FlowClock,
 		p.Remora,
 	)
 }

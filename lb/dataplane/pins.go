@@ -23,7 +23,7 @@ const DefaultBPFFS = "/sys/fs/bpf"
 //	links/INTERFACE      the attachment; dots, which the file system forbids, are colons
 //	maps, progs          symbolic links to those of the generation in use
 //	generations/N/maps/  pinned maps, by name
-//	generations/N/progs/ the pinned program, "native"
+//	generations/N/progs/ the pinned programs: "native", and "flow_clock"
 //
 // A generation is pinned as a whole before the attachment is given its program, and the symbolic
 // links follow after that; so whatever step is the last, the attachment's program has its maps.

@@ -18,6 +18,7 @@ import (
 )
 
 var mapNames = []string{
+	"flow_counters", "flow_guards", "flow_settings", "flows",
 	"instance", "real_counters", "real_infos", "reals", "reason_counters", "rings",
 	"vip_addrs", "vip_infos", "vip_seeds", "vips4", "vips6",
 }
@@ -27,7 +28,7 @@ func pinTree(iface string, generation int) []string {
 	at := fmt.Sprintf("remora/test/generations/%d", generation)
 	tree := []string{
 		"remora/", "remora/test/", "remora/test/links/", "remora/test/links/" + iface,
-		"remora/test/generations/", at + "/", at + "/maps/", at + "/progs/", at + "/progs/native",
+		"remora/test/generations/", at + "/", at + "/maps/", at + "/progs/", at + "/progs/native", at + "/progs/flow_clock",
 		fmt.Sprintf("remora/test/maps -> generations/%d/maps", generation),
 		fmt.Sprintf("remora/test/progs -> generations/%d/progs", generation),
 	}

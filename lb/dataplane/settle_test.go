@@ -78,6 +78,8 @@ func TestVerbsSettle(t *testing.T) {
 		{"set a ring of another length", ring(11), true, false}, // the old one is in use until SetVIPs
 		{"set a ring in place", func() error { _, err := d.SetRing(0, make([]lb.Slot, 11)); return err }, false, true},
 		{"delete a ring", func() error { return d.DeleteRing(4) }, false, true},
+		{"sweep flows", func() error { return d.SweepFlows(func(lb.Flow) bool { return true }) }, true, false},
+		{"add flows", func() error { _, err := d.AddFlows([]lb.Flow{{Tag: 1, Real: 1}}); return err }, true, true},
 		{"set VIPs", func() error { return d.SetVIPs(other) }, true, true},
 	} {
 		d.settler.needed = tt.before

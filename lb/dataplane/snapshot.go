@@ -28,19 +28,38 @@ type Snapshot struct {
 	Mode       attach.Mode
 	ModeReason string
 	Attached   time.Time
-	VIPs       []lb.VIPEntry
+	VIPs       []VIPState
 	Reals      []RealState
 	// Removed sums the counters of reals that are gone.
 	Removed Counter
 	// Reasons counts packets by reason; that of lb.ReasonForwarded is the sum over all reals.
 	Reasons [lb.ReasonLen]uint64
+	// FlowEvents counts what happened at the flow table.
+	FlowEvents [lb.FlowEventLen]uint64
+	// Flows is how many flows are remembered, FlowCapacity how many there is room for.
+	Flows, FlowCapacity int
 }
 
-// RealState is a real and its counters.
+// VIPState is a VIP and how many slots of its ring are in each state.
+type VIPState struct {
+	lb.VIPEntry
+	SlotStates [lb.SlotStateLen]int
+}
+
+// RealState is a real, its counters, and what would still send packets to it beside the slots that
+// have it.
 type RealState struct {
 	lb.Real
 	Counter
+	// Flows is how many flows are remembered at the real, ActiveFlows how many of them sent a packet
+	// within the last minute. Flows of earlier holders of the id do not count.
+	Flows, ActiveFlows int
+	// PrevSlots is how many moving slots have the real as their previous one.
+	PrevSlots int
 }
+
+// activeWithin is how lately a flow sent a packet that is called active.
+const activeWithin = time.Minute
 
 // ReadSnapshot reads the pinned maps of an instance, whether or not its daemon runs. Errors of
 // ErrNoInstance say that there is none.
@@ -86,32 +105,100 @@ func readSnapshot(g *generation, instance string) (*Snapshot, error) {
 		Mode:       attach.Mode(info.Mode),
 		ModeReason: text(info.ModeReason[:]),
 		Attached:   time.Unix(int64(info.AttachedSec), 0).UTC(),
+
+		FlowCapacity: g.flowCapacity(),
 	}
+	if err := s.readReals(g); err != nil {
+		return nil, err
+	}
+	if err := s.readVIPs(g); err != nil {
+		return nil, err
+	}
+	if err := readSums(g.maps["flow_counters"], s.FlowEvents[:]); err != nil {
+		return nil, err
+	}
+	return s, s.countFlows(g)
+}
+
+// readReals reads the reals, and all counters of packets.
+func (s *Snapshot) readReals(g *generation) error {
 	counters, err := readRealCounters(g.maps["real_counters"])
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if s.Reasons, err = readReasonCounters(g.maps["reason_counters"]); err != nil {
-		return nil, err
+	if err := readSums(g.maps["reason_counters"], s.Reasons[:]); err != nil {
+		return err
 	}
 	s.Removed = counters[removedReals]
 	for _, c := range counters {
 		s.Reasons[lb.ReasonForwarded] += c.Packets
 	}
-	err = eachRealInfo(g, func(id lb.RealID, ri nativeRealInfo) {
-		s.Reals = append(s.Reals, RealState{realOf(id, ri, g.reals.elems[id]), counters[id]})
+	return eachRealInfo(g, func(id lb.RealID, info nativeRealInfo) {
+		s.Reals = append(s.Reals, RealState{Real: realOf(id, info, g.reals.elems[id]), Counter: counters[id]})
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = eachVIPInfo(g, func(vi nativeVipInfo) {
-		v, _ := entryOf(vi)
-		s.VIPs = append(s.VIPs, v)
+}
+
+// readVIPs reads the VIPs, and the slots of their rings.
+func (s *Snapshot) readVIPs(g *generation) error {
+	prev := make([]int, len(g.reals.elems)) // moving slots by previous real
+	err := eachVIPInfo(g, func(info nativeVipInfo) {
+		v, at := entryOf(info)
+		state := VIPState{VIPEntry: v}
+		if uint64(at.first)+uint64(at.size) <= uint64(len(g.rings.elems)) {
+			state.SlotStates = countSlots(g.rings.elems[at.first:at.end()], prev)
+		}
+		s.VIPs = append(s.VIPs, state)
 	})
-	slices.SortFunc(s.VIPs, func(a, b lb.VIPEntry) int {
+	slices.SortFunc(s.VIPs, func(a, b VIPState) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), a.VIP.Compare(b.VIP))
 	})
-	return s, err
+	for i := range s.Reals {
+		s.Reals[i].PrevSlots = prev[s.Reals[i].ID]
+	}
+	return err
+}
+
+// countSlots counts the slots of a ring by state, and adds the moving ones to prev by their previous
+// real. Nearly all are stable, of rings that may be thousands: they cost one comparison.
+func countSlots(ring []uint64, prev []int) (states [lb.SlotStateLen]int) {
+	states[lb.SlotStable] = len(ring)
+	for _, word := range ring {
+		slot := lb.Slot(word)
+		if slot.Stable() {
+			continue
+		}
+		states[lb.SlotStable]--
+		states[slot.State()]++
+		if id := int(slot.Prev()); slot.State() == lb.SlotMoving && id < len(prev) {
+			prev[id]++
+		}
+	}
+	return states
+}
+
+// countFlows counts the remembered flows.
+func (s *Snapshot) countFlows(g *generation) error {
+	clock, err := g.flowClock()
+	if err != nil {
+		return err
+	}
+	reals := make(map[lb.RealID]*RealState, len(s.Reals))
+	for i := range s.Reals {
+		reals[s.Reals[i].ID] = &s.Reals[i]
+	}
+	flowTable(g.flows.elems).each(func(e flowEntry) {
+		s.Flows++
+		f := clock.flow(e)
+		r := reals[f.Real]
+		if r == nil || r.Generation != f.Generation {
+			return
+		}
+		r.Flows++
+		if f.Idle <= activeWithin {
+			r.ActiveFlows++
+		}
+	})
+	return nil
 }
 
 func eachVIPInfo(g *generation, f func(nativeVipInfo)) error {

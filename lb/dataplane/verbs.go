@@ -284,7 +284,7 @@ func (g *generation) otherAddrs(addrs map[nativeVipAddr]bool) (others []nativeVi
 func keysAndValues(vips []lb.VIPEntry, spans map[lb.RingID]span) (keys []vipKey, values []uint64) {
 	for _, v := range vips {
 		keys = append(keys, keyOf(v.VIP))
-		values = append(values, vipValue(spans[v.RingID]))
+		values = append(values, vipValue(spans[v.RingID], v.Flows))
 	}
 	return keys, values
 }

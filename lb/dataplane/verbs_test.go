@@ -89,7 +89,7 @@ func TestSetRefuses(t *testing.T) {
 	r := testReal(t, 1, "203.0.113.10:443/tcp", lb.IPIP, "10.0.0.3")
 	for name, set := range map[string]func() error{
 		"real 0":                  func() error { r.ID = 0; return d.SetReals([]lb.Real{r}) },
-		"real 1073741824":         func() error { r.ID = lb.MaxRealID + 1; return d.SetReals([]lb.Real{r}) },
+		"real 16777216":           func() error { r.ID = lb.MaxRealID + 1; return d.SetReals([]lb.Real{r}) },
 		"ring 5 is not there":     func() error { return d.SetVIPs([]lb.VIPEntry{{VIP: r.VIP, RingID: 5}}) },
 		"set ring 6: 0 slots":     func() error { _, err := d.SetRing(6, nil); return err },
 		"set ring 7: 1048574 slo": func() error { _, err := d.SetRing(7, make([]lb.Slot, lb.MaxRingSize+1)); return err },

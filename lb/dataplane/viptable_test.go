@@ -138,7 +138,7 @@ func randomKeys(random *rand.Rand, n int, is6 bool) (keys, others []vipKey) {
 func values(n int) []uint64 {
 	v := make([]uint64, n)
 	for i := range v {
-		v[i] = vipValue(span{uint32(i), 7})
+		v[i] = vipValue(span{uint32(i), 7}, lb.FlowTransitions)
 	}
 	return v
 }

@@ -25,6 +25,12 @@ type Config struct {
 	// Settle is the time after the start at which the wait for Sources ends. Default 10 s; 0 does
 	// not wait.
 	Settle time.Duration
+	// Window is for how long a change of a ring is remembered: within it no flow that pauses for less
+	// is moved by the change. Default 15 minutes; more than 0.
+	Window time.Duration
+	// SweepInterval is the time between two looks over the flow table, while there is a reason for
+	// them. Default 5 s; 0 means never, and then no slot that changed becomes stable again.
+	SweepInterval time.Duration
 	// Quarantine is how long the id of a deleted real is not given to another one. Default 15
 	// minutes, the window for which flows are remembered: until then a flow remembered here or on
 	// another balancer may name the id, and would be sent to a stranger. 0 does not wait.
@@ -32,6 +38,10 @@ type Config struct {
 	// RepairInterval is the time between two passes that write everything again, whether it changed
 	// or not. Default 1 minute; 0 means never.
 	RepairInterval time.Duration
+	// OnMemory is called after a pass that succeeded with what is to be remembered over a restart,
+	// where that is not what it was called with last. It must not block. Default: nothing is
+	// remembered but what the data plane holds.
+	OnMemory func(*Memory)
 	// Retry says when a failed pass is made again.
 	Retry Retry
 }
@@ -48,17 +58,24 @@ type Retry struct {
 	Attempts int
 }
 
-// Adopted is what a previous run left in the data plane. Rings are not read back: those that VIPs
-// name are written again, and a ring that no VIP names is no longer there.
+// Adopted is what a previous run left in the data plane. Those rings that VIPs name are written
+// again; a ring that no VIP names is no longer there.
 type Adopted struct {
 	Reals []lb.Real
 	VIPs  []lb.VIPEntry
+	// Slots returns a ring's slots as they are. They tell which of them were changing, where Memory
+	// does not. Required if there are VIPs.
+	Slots func(lb.RingID) []lb.Slot
+	// Memory is what the previous run remembered beside the data plane, if it could be read.
+	Memory *Memory
 }
 
 // DefaultConfig is the configuration with all defaults and nothing adopted.
 func DefaultConfig() Config {
 	return Config{
 		Settle:         10 * time.Second,
+		Window:         15 * time.Minute,
+		SweepInterval:  5 * time.Second,
 		Quarantine:     15 * time.Minute,
 		RepairInterval: time.Minute,
 		Retry:          Retry{Min: 100 * time.Millisecond, Max: 30 * time.Second, Attempts: 5},
@@ -71,6 +88,12 @@ func (c Config) Validate() error {
 	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Settle < 0 {
 		problem("Settle: %v is negative", c.Settle)
+	}
+	if c.Window <= 0 {
+		problem("Window: %v is not more than 0", c.Window)
+	}
+	if c.SweepInterval < 0 {
+		problem("SweepInterval: %v is negative", c.SweepInterval)
 	}
 	if c.Quarantine < 0 {
 		problem("Quarantine: %v is negative", c.Quarantine)
@@ -102,6 +125,9 @@ func (a Adopted) validate() error {
 			errs = append(errs, fmt.Errorf("Adopted.Reals[%d].ID: %d is there twice", i, r.ID))
 		}
 		reals[r.ID] = true
+	}
+	if len(a.VIPs) > 0 && a.Slots == nil {
+		errs = append(errs, errors.New("Adopted.Slots: is nil, but there are VIPs"))
 	}
 	vips, rings := make(map[lb.VIP]bool), make(map[lb.RingID]bool)
 	for i, v := range a.VIPs {

@@ -38,6 +38,14 @@ type Dataplane interface {
 	DeleteRing(id lb.RingID) error
 	// SetVIPs replaces the whole set of VIPs in one step. Their rings must be there.
 	SetVIPs(vips []lb.VIPEntry) error
+	// SweepFlows calls visit with every remembered flow, and forgets those for which it returns
+	// false, unless they were met again meanwhile. It begins after the last packet has ended that
+	// may have met rings as they were before the last SetRing, so it sees all that such packets
+	// remembered.
+	SweepFlows(visit func(lb.Flow) (keep bool)) error
+	// AddFlows remembers flows, but those whose tag is there already, and those for which there is no
+	// place, and returns how many.
+	AddFlows(flows []lb.Flow) (added int, err error)
 }
 
 // NextHops resolves the link addresses of reals; lb/nexthop implements it.

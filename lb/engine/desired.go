@@ -16,11 +16,16 @@ import (
 
 // inputs are the whole sets that the sources handed over last.
 type inputs struct {
+	// version counts the changes, from 1 on.
+	version     uint64
 	services    []lb.Service
 	servicesSet bool
 	// backends is by source, then by service name.
 	backends map[string]map[string][]lb.Backend
 	hops     map[netip.Addr]lb.NextHop
+	// drains are an operator's; health is the checks'.
+	drains map[lb.Target]Drain
+	health map[lb.Target]Health
 	// hopsLeft are next hops that a previous run left. For a time after the start they stand in for
 	// those that are not resolved yet, so that a restart loses no packet.
 	hopsLeft map[netip.Addr]lb.NextHop
@@ -75,13 +80,26 @@ type desiredVIP struct {
 	vip     lb.VIP
 	service string
 	ring    lb.Ring
+	flows   lb.FlowMode
+	leave   lb.Leave
 	reals   []desiredReal
 }
 
 type desiredReal struct {
-	key    realKey
-	weight uint32
-	hop    lb.NextHop
+	key     realKey
+	weight  uint32 // as configured
+	share   uint32 // of new flows, in the same unit; 0 if cause is not CauseNone
+	percent uint8  // of the weight
+	cause   Cause
+	drain   Drain // with CauseDrain
+	hop     lb.NextHop
+}
+
+// Health is what local checks say of a backend of one VIP.
+type Health struct {
+	Down bool
+	// Percent is how much of its weight the backend gets, 1 to 100; 0 stands for 100.
+	Percent uint8
 }
 
 // Problem is a contradiction in the inputs, and what was left out because of it. Fields that do not
@@ -174,20 +192,70 @@ func (d *desired) union(service string, sources map[string]map[string][]lb.Backe
 
 // addVIP adds a VIP with a real for each backend that its tunnel can reach.
 func (d *desired) addVIP(service string, v lb.ServiceVIP, backends []lb.Backend, in inputs) {
-	dv := desiredVIP{vip: v.VIP, service: service, ring: v.Ring}
+	dv := desiredVIP{vip: v.VIP, service: service, ring: v.Ring, flows: flowMode(v), leave: v.Leave}
 	for _, b := range backends {
 		tunnel, err := v.Tunnel.Tunnel(v.Encap, b.Addr)
 		if err != nil {
 			d.problem(Problem{Service: service, VIP: v.VIP, Backend: b.Addr, Text: fmt.Sprintf("backend left out: %v", err)})
 			continue
 		}
-		dv.reals = append(dv.reals, desiredReal{
+		r := desiredReal{
 			key:    realKey{vip: v.VIP, addr: b.Addr, tunnel: tunnel},
 			weight: b.Weight,
 			hop:    in.hop(b.Addr),
-		})
+		}
+		r.judge(b, in)
+		dv.reals = append(dv.reals, r)
 	}
+	dv.share()
 	d.vips = append(d.vips, dv)
+}
+
+// flowMode is the VIP's; UDP has no packet that says that it begins a flow.
+func flowMode(v lb.ServiceVIP) lb.FlowMode {
+	if v.VIP.Protocol == lb.UDP && v.Flows == lb.FlowTransitions {
+		return lb.FlowNever
+	}
+	return v.Flows
+}
+
+// judge decides whether the real gets new flows, and how many.
+func (r *desiredReal) judge(b lb.Backend, in inputs) {
+	target := lb.Target{VIP: r.key.vip, Backend: b.Addr}
+	health := in.health[target]
+	drain, drained := in.drains[target]
+	switch {
+	case b.Down || health.Down:
+		r.cause = CauseDown
+	case drained:
+		r.cause, r.drain = CauseDrain, drain
+	case b.Weight == 0:
+		r.cause = CauseWeight
+	default:
+		r.percent = 100
+		if health.Percent != 0 {
+			r.percent = min(health.Percent, 100)
+		}
+	}
+}
+
+// share gives each real its share of new flows. Where a percentage counts, the unit is a hundredth of
+// a weight, so that it does so for a weight of 1 too; MaglevV2 makes the same ring of shares in any
+// unit. MaglevV1 does not, and there nobody gets less than 1.
+func (v *desiredVIP) share() {
+	inHundredths := v.ring.Hash == lb.MaglevV2 && slices.ContainsFunc(v.reals, func(r desiredReal) bool {
+		return r.cause == CauseNone && r.percent != 100
+	})
+	for i := range v.reals {
+		r := &v.reals[i]
+		switch hundredths := r.weight * uint32(r.percent); {
+		case r.cause != CauseNone:
+		case inHundredths:
+			r.share = hundredths
+		default:
+			r.share = max(1, hundredths/100)
+		}
+	}
 }
 
 func (d *desired) problem(p Problem) { d.problems = append(d.problems, p) }

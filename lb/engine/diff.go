@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,16 +72,24 @@ func diff(have *realised, want state, all bool) []step {
 	return steps
 }
 
-// diffReals is the reals to write: new, changed, in doubt, or all.
+// diffReals is the reals to write: new, changed, in doubt, or all. Those that go and may receive still
+// are retired first, so that they get no packet any more, however long it takes to write the rings.
 func diffReals(have *realised, want state, all bool) setReals {
 	s := setReals{repeat: true}
-	for _, r := range sortedReals(want.reals) {
+	for _, id := range goneReals(have, want) {
+		if r := have.reals[id]; r.Use == lb.RealDraining {
+			r.Use = lb.RealRetired
+			s.reals, s.repeat = append(s.reals, r), false
+		}
+	}
+	for _, r := range want.reals {
 		changed := have.reals[r.ID] != r || have.doubtReals[r.ID]
 		if changed || all {
 			s.reals = append(s.reals, r)
 			s.repeat = s.repeat && !changed
 		}
 	}
+	slices.SortFunc(s.reals, func(a, b lb.Real) int { return cmp.Compare(a.ID, b.ID) })
 	return s
 }
 
@@ -92,7 +101,7 @@ func diffRings(have *realised, want state, all bool) (steps []step, moved bool) 
 		if w.slots == nil {
 			continue // held as a previous run left it
 		}
-		changed := have.doubtRings[id] || !h.holds(w.spec, w.members)
+		changed := have.doubtRings[id] || h != w
 		if changed || all {
 			steps = append(steps, setRing{id: id, ring: w, repeat: !changed})
 			moved = moved || have.moves(id, w)

@@ -145,9 +145,10 @@ func TestDiff(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			have := tt.have(t)
+			have, want := tt.have(t), tt.want(t)
+			shareRings(have.state, want)
 			var lines []string
-			for _, s := range diff(&have, tt.want(t), tt.all) {
+			for _, s := range diff(&have, want, tt.all) {
 				line := s.String()
 				if s.repeats() {
 					line = "~" + line
@@ -158,6 +159,15 @@ func TestDiff(t *testing.T) {
 				t.Errorf("steps (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// shareRings makes rings of equal content one, as the planner does.
+func shareRings(have, want state) {
+	for id, w := range want.rings {
+		if h := have.rings[id]; w.slots != nil && h.chosenBy(w.vip, w.spec, w.members) {
+			want.rings[id] = h
+		}
 	}
 }
 
@@ -192,11 +202,11 @@ func addLine(t *testing.T, s state, f []string) {
 			members = append(members, maglev.Member{ID: lb.RealID(n), Addr: addr, Weight: 1})
 		}
 	}
-	r, err := newRing(v.VIP, spec, members)
+	choice, err := maglev.Build(spec, members)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.rings[id] = r
+	s.rings[id] = newRing(v.VIP, spec, members, choice, choice)
 	s.vips[v.VIP] = lb.VIPEntry{VIP: v.VIP, RingID: id, Ring: spec}
 }
 

@@ -31,16 +31,24 @@ type Engine struct {
 	hops NextHops
 
 	changed chan struct{} // room for one: says that in is newer than the last pass
+	asked   chan func()   // what others want to have done by Run
 	status  atomic.Pointer[Status]
 
 	mu sync.Mutex // guards in
 	in inputs
 
 	// What follows belongs to the goroutine of Run or Sync.
-	have      realised
-	ids       *ids
-	built     map[lb.RingID]*ring // of the last plan, so that an unchanged ring is not built again
-	adopted   *state              // nil once settled
+	have     realised
+	ids      *ids
+	planned  state  // the last plan
+	adopted  *state // nil once settled
+	pasts    *pasts
+	absences *absences
+	flows    flowCounts
+	// unnamed is since when no slot names a real that is absent.
+	unnamed   map[lb.RealID]time.Time
+	unswept   bool   // flows may be remembered that nothing needs
+	passed    uint64 // the version of the inputs that the last pass applied, if it succeeded; else 0
 	hopsLeft  map[netip.Addr]lb.NextHop
 	deadline  time.Time // of the wait for sources; zero before the start
 	repairDue bool
@@ -58,15 +66,20 @@ func New(cfg Config, dp Dataplane, hops NextHops) (*Engine, error) {
 		return nil, fmt.Errorf("check engine configuration: %v", err)
 	}
 	e := &Engine{
-		cfg:     cfg,
-		log:     cfg.Log,
-		dp:      dp,
-		hops:    hops,
-		changed: make(chan struct{}, 1),
-		in:      inputs{backends: make(map[string]map[string][]lb.Backend)},
-		have:    newRealised(),
-		ids:     newIDs(cfg.Quarantine),
-		retry:   backoff{min: cfg.Retry.Min, max: cfg.Retry.Max},
+		cfg:      cfg,
+		log:      cfg.Log,
+		dp:       dp,
+		hops:     hops,
+		changed:  make(chan struct{}, 1),
+		asked:    make(chan func()),
+		in:       inputs{version: 1, backends: make(map[string]map[string][]lb.Backend)},
+		have:     newRealised(),
+		ids:      newIDs(cfg.Quarantine),
+		planned:  newState(),
+		pasts:    newPasts(cfg.Window),
+		absences: &absences{of: make(map[realKey]Absence)},
+		unnamed:  make(map[lb.RealID]time.Time),
+		retry:    backoff{min: cfg.Retry.Min, max: cfg.Retry.Max},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -95,7 +108,10 @@ func (e *Engine) adopt(a Adopted) {
 	}
 	e.adopted = &s
 	e.have.state = s.clone()
+	e.planned = s.clone()
+	e.recall(a)
 	e.ids.adopt(s, time.Now())
+	e.unswept = true
 }
 
 // SetServices replaces the whole set of services. The set is copied.
@@ -144,6 +160,19 @@ func (e *Engine) SetNextHops(hops map[netip.Addr]lb.NextHop) {
 	e.set(func(in *inputs) { in.hops = hops })
 }
 
+// SetDrains replaces the whole set of an operator's drains. The set is copied.
+func (e *Engine) SetDrains(drains map[lb.Target]Drain) {
+	drains = maps.Clone(drains)
+	e.set(func(in *inputs) { in.drains = drains })
+}
+
+// SetHealth replaces the whole set of what local checks say; a backend that is not in it is up. The
+// set is copied.
+func (e *Engine) SetHealth(health map[lb.Target]Health) {
+	health = maps.Clone(health)
+	e.set(func(in *inputs) { in.health = health })
+}
+
 // LearnNextHops adds resolved addresses to the set, for a change of services that is about to need
 // them. It takes nothing back: what is resolved already stays as it is, and what is not resolved here
 // is left out. It lasts until the next SetNextHops.
@@ -166,6 +195,7 @@ func (e *Engine) LearnNextHops(hops map[netip.Addr]lb.NextHop) {
 func (e *Engine) set(change func(*inputs)) {
 	e.mu.Lock()
 	change(&e.in)
+	e.in.version++
 	e.mu.Unlock()
 	select {
 	case e.changed <- struct{}{}:
@@ -187,28 +217,27 @@ func (e *Engine) snapshot() inputs {
 // be used together with Sync.
 func (e *Engine) Run(ctx context.Context) error {
 	e.start()
-	next := time.NewTimer(0) // the first pass, and later the retries
+	next := time.NewTimer(0) // the first pass, later the retries, and what is due by itself
 	defer next.Stop()
-	var settle, repair <-chan time.Time
-	if e.waiting() {
-		t := time.NewTimer(time.Until(e.deadline))
-		defer t.Stop()
-		settle = t.C
-	}
-	if e.cfg.RepairInterval > 0 {
-		t := time.NewTicker(e.cfg.RepairInterval)
-		defer t.Stop()
-		repair = t.C
-	}
+	repair, stopRepair := ticks(e.cfg.RepairInterval)
+	defer stopRepair()
+	sweep, stopSweep := ticks(e.cfg.SweepInterval)
+	defer stopSweep()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-e.changed:
+		case do := <-e.asked:
+			do()
 		case <-next.C:
-		case <-settle:
 		case <-repair:
 			e.repairDue = true
+		case <-sweep:
+			if !e.sweepIsDue() {
+				continue
+			}
+			e.sweep()
 		}
 		if ctx.Err() != nil { // of several cases that are ready, any may have been taken
 			return nil
@@ -218,8 +247,44 @@ func (e *Engine) Run(ctx context.Context) error {
 			delay := e.retry.next()
 			e.log.Error("data plane is not as wanted", "error", err, "retry_in", delay)
 			next.Reset(delay)
+		} else if at, due := e.due(); due {
+			next.Reset(time.Until(at))
 		}
 	}
+}
+
+// ticks is a channel that fires at intervals, or never if that is 0.
+func ticks(interval time.Duration) (<-chan time.Time, func()) {
+	if interval <= 0 {
+		return nil, func() {}
+	}
+	t := time.NewTicker(interval)
+	return t.C, t.Stop
+}
+
+// due is when a pass has something to do though no input changes.
+func (e *Engine) due() (time.Time, bool) {
+	var first time.Time
+	at := func(t time.Time) {
+		if first.IsZero() || t.Before(first) {
+			first = t
+		}
+	}
+	if e.waiting() {
+		at(e.deadline)
+	}
+	for _, p := range e.pasts.of {
+		if t, ok := p.history.Expires(e.cfg.Window); ok {
+			at(t)
+		}
+	}
+	now := time.Now()
+	for _, a := range e.absences.of {
+		if a.Until.After(now) {
+			at(a.Until)
+		}
+	}
+	return first, !first.IsZero()
 }
 
 // Sync makes the data plane equal to the inputs, once. It waits for the named sources as Run does,
@@ -290,10 +355,15 @@ func (e *Engine) settle(in inputs, now time.Time) {
 	e.have.doubtAll()
 }
 
-// pass does everything once: fold, plan, diff, apply, publish.
+// pass does everything once: fold, plan, diff, apply, publish; of the last only the counts of flows if
+// nothing else can have changed.
 func (e *Engine) pass(ctx context.Context) error {
 	now := time.Now()
 	in := e.snapshot()
+	if in.version == e.passed && !e.repairDue && !e.waiting() && !e.planIsDue(now) {
+		e.publishCounts()
+		return nil
+	}
 	e.settle(in, now)
 	in.hopsLeft = e.hopsLeft
 
@@ -303,21 +373,50 @@ func (e *Engine) pass(ctx context.Context) error {
 	err := e.apply(ctx, steps)
 	e.ids.release(e.have.state, want, time.Now())
 	e.finish(steps, err)
+	e.passed = 0
+	if err == nil {
+		e.passed = in.version
+	}
 	return err
+}
+
+// planIsDue tells whether the same inputs make another plan than the last one.
+func (e *Engine) planIsDue(now time.Time) bool {
+	for _, p := range e.pasts.of {
+		if at, changes := p.history.Expires(e.cfg.Window); p.due || changes && !at.After(now) {
+			return true
+		}
+	}
+	for key, a := range e.absences.of {
+		id := e.ids.reals[key]
+		empty := a.Cause == CauseRemoved && !mayHaveFlows(id, e.unnamed, e.flows)
+		if empty || e.planned.reals[id].Use != a.use(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // plan folds the inputs and gives everything its id.
 func (e *Engine) plan(in inputs, now time.Time) state {
 	d := fold(in)
 	e.ids.expire(now)
-	p := planner{in: in, ids: e.ids, built: e.built, want: newState(), problems: d.problems}
+	p := planner{
+		now: now, in: in, ids: e.ids, last: e.planned, pasts: e.pasts, absences: e.absences, flows: e.flows,
+		unnamed: e.unnamed, want: newState(), problems: d.problems,
+	}
 	p.hold(e.adopted)
+	before := p.last.realsByVIP()
 	for _, v := range d.vips {
 		if e.adopted == nil || !e.adopted.has(v.vip) {
-			p.place(v)
+			p.place(v, before[v.vip])
 		}
 	}
-	e.built = p.want.rings
+	p.forget()
+	if e.adopted == nil {
+		clear(e.pasts.left)
+	}
+	e.planned = p.want
 	e.setProblems(p.problems)
 	return p.want
 }
@@ -357,9 +456,44 @@ func (e *Engine) finish(steps []step, err error) {
 	e.lastError, e.lastApply = "", time.Now()
 	if n := changes(steps); n > 0 {
 		e.changes++
+		e.unswept = true
 		e.log.Info("data plane changed", "change", e.changes, "steps", n,
 			"vips", len(e.have.vips), "reals", len(e.have.reals))
 	}
 	e.repairDue = false
+	e.pasts.written(e.lastApply)
+	e.findUnnamed(e.lastApply)
 	e.publish()
+	e.tellMemory()
+}
+
+// findUnnamed notes which absent reals no slot names, now that all is written.
+func (e *Engine) findUnnamed(now time.Time) {
+	maps.DeleteFunc(e.unnamed, func(id lb.RealID, _ time.Time) bool { return e.isNamed(id) })
+	for key := range e.absences.of {
+		id := e.ids.reals[key]
+		if _, known := e.unnamed[id]; !known && !e.isNamed(id) {
+			e.unnamed[id] = now
+		}
+	}
+}
+
+// isNamed tells whether a slot names the real, or may, since it is held as a previous run left it.
+func (e *Engine) isNamed(id lb.RealID) bool {
+	real, ok := e.have.reals[id]
+	if !ok {
+		return true
+	}
+	r := e.have.rings[e.have.vips[real.VIP].RingID]
+	return r == nil || r.slots == nil || r.shares[id] > 0 || r.prevs[id] > 0
+}
+
+// tellMemory hands over what is to be remembered, if it is not what was handed over last. While
+// adopted state is held that is more than is known here.
+func (e *Engine) tellMemory() {
+	if e.cfg.OnMemory == nil || e.adopted != nil || !e.pasts.changed && !e.absences.changed {
+		return
+	}
+	e.pasts.changed, e.absences.changed = false, false
+	e.cfg.OnMemory(e.memory(nil))
 }

@@ -163,6 +163,7 @@ func TestRunRetries(t *testing.T) {
 				})
 				b.SetServices([]lb.Service{service(t, "web", vip2)})
 				time.Sleep(10 * time.Second)
+				synctest.Wait()
 				if s := b.Status(); !strings.Contains(s.LastError, "no memory") {
 					t.Errorf("last error: %q", s.LastError)
 				}
@@ -401,7 +402,7 @@ func TestEmptyServiceHasZeroSlots(t *testing.T) {
 	}
 	// The real of weight 0 keeps its record, for flows that know it.
 	b.expectDump(t, `
-		real 192.0.2.10:80/tcp 1=10.0.0.1 weight=0 ipip from=172.16.0.0/16 port=0 hop=not resolved yet
+		real 192.0.2.10:80/tcp 1=10.0.0.1 weight=0 ipip from=172.16.0.0/16 port=0 hop=not resolved yet retired
 		vip 192.0.2.10:80/tcp service=web ring=0 maglev-v2/7: none:7`)
 	if v := b.Status().Services[0].VIPs[0]; v.Members != 0 || len(v.Reals) != 1 {
 		t.Errorf("%d members of %d reals, want 0 of 1", v.Members, len(v.Reals))
@@ -518,18 +519,21 @@ func TestRunStopsBetweenSteps(t *testing.T) {
 
 func TestConfigProblemsAreAllReported(t *testing.T) {
 	vip := service(t, "web", vip1).VIPs[0].VIP
-	cfg := engine.Config{Settle: -1, Quarantine: -1, RepairInterval: -1, Adopted: engine.Adopted{
+	cfg := engine.Config{Settle: -1, Window: -1, SweepInterval: -1, Quarantine: -1, RepairInterval: -1, Adopted: engine.Adopted{
 		Reals: []lb.Real{{ID: 1}, {ID: 1}, {ID: 0}},
 		VIPs:  []lb.VIPEntry{{VIP: vip}, {VIP: vip}},
 	}}
 	_, err := engine.New(cfg, nil, nil)
 	want := `check engine configuration: Settle: -1ns is negative
+Window: -1ns is not more than 0
+SweepInterval: -1ns is negative
 Quarantine: -1ns is negative
 RepairInterval: -1ns is negative
 Retry.Min: 0s is not more than 0
 Retry.Attempts: 0 is less than 1
 Adopted.Reals[1].ID: 1 is there twice
-Adopted.Reals[2].ID: 0 is not 1 to 1073741823
+Adopted.Reals[2].ID: 0 is not 1 to 16777215
+Adopted.Slots: is nil, but there are VIPs
 Adopted.VIPs[1].VIP: 192.0.2.10:80/tcp is there twice
 Adopted.VIPs[1].RingID: 0 is there twice`
 	if err == nil {

@@ -214,16 +214,17 @@ func TestStatus(t *testing.T) {
 	s.LastApply = time.Time{}
 	web, dns := service(t, "web", vip1).VIPs[0].VIP, service(t, "dns", vip2).VIPs[0].VIP
 	real := func(id lb.RealID, addr string, hop lb.NextHop) lb.Real {
-		r := lb.Real{ID: id, VIP: web, Backend: lb.Backend{Addr: netip.MustParseAddr(addr), Weight: 1}, NextHop: hop}
+		r := lb.Real{ID: id, VIP: web, Backend: lb.Backend{Addr: netip.MustParseAddr(addr), Weight: 1}, NextHop: hop, Generation: 1}
 		r.Tunnel = lb.Tunnel{Destination: r.Backend.Addr, Source: netip.MustParsePrefix("172.16.0.0/16")}
 		return r
 	}
+	stable := [lb.SlotStateLen]int{lb.SlotStable: 7}
 	want := engine.Status{Changes: 1, Settled: true, Services: []engine.ServiceStatus{
 		{Name: "dns", VIPs: []engine.VIPStatus{
-			{VIPEntry: lb.VIPEntry{VIP: dns, Service: "dns", RingID: 1, Ring: lb.Ring{Size: 7}}},
+			{VIPEntry: lb.VIPEntry{VIP: dns, Service: "dns", RingID: 1, Ring: lb.Ring{Size: 7}}, States: stable},
 		}},
 		{Name: "web", VIPs: []engine.VIPStatus{
-			{VIPEntry: lb.VIPEntry{VIP: web, Service: "web", RingID: 0, Ring: lb.Ring{Size: 7}}, Members: 2, Reals: []engine.RealStatus{
+			{VIPEntry: lb.VIPEntry{VIP: web, Service: "web", RingID: 0, Ring: lb.Ring{Size: 7}}, Members: 2, States: stable, Reals: []engine.RealStatus{
 				{Real: real(1, "10.0.0.1", lb.NextHop{Problem: "not resolved yet"}), Slots: 3},
 				{Real: real(2, "10.0.0.2", lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 1}, MTU: 1500}), Slots: 4},
 			}},

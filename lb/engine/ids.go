@@ -17,6 +17,8 @@ type ids struct {
 	rings      map[lb.VIP]lb.RingID
 	realPool   *pool[lb.RealID, realKey]
 	ringPool   *pool[lb.RingID, lb.VIP]
+	// generations count how often each id was given to a real, modulo 256.
+	generations map[lb.RealID]uint8
 }
 
 func newIDs(quarantine time.Duration) *ids {
@@ -27,6 +29,8 @@ func newIDs(quarantine time.Duration) *ids {
 		// 0 in a slot means that no real has it.
 		realPool: newPool[lb.RealID, realKey](1, lb.MaxRealID),
 		ringPool: newPool[lb.RingID, lb.VIP](0, 1<<30),
+
+		generations: make(map[lb.RealID]uint8),
 	}
 }
 
@@ -37,6 +41,7 @@ func (a *ids) adopt(s state, now time.Time) {
 	for _, r := range sortedReals(s.reals) {
 		key := keyOf(r)
 		a.realPool.claim(r.ID, key)
+		a.generations[r.ID] = r.Generation
 		if _, twice := a.reals[key]; !twice { // the lowest id stays, the others go when all is settled
 			a.reals[key] = r.ID
 		}
@@ -56,9 +61,14 @@ func (a *ids) real(k realKey) (id lb.RealID, ok bool) {
 	}
 	if id, ok = a.realPool.take(k); ok {
 		a.reals[k] = id
+		a.generations[id]++
 	}
 	return id, ok
 }
+
+// generation tells the present holder of an id from earlier ones. It starts anew for ids that rested
+// when the daemon did: nothing names those once they are given away.
+func (a *ids) generation(id lb.RealID) uint8 { return a.generations[id] }
 
 // ring is the id of a VIP's ring; ok is false if there is none left.
 func (a *ids) ring(v lb.VIP) (id lb.RingID, ok bool) {

@@ -5,6 +5,7 @@ package engine
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/maglev"
@@ -12,11 +13,18 @@ import (
 
 // planner gives desired VIPs and reals their ids and rings, which makes them a state.
 type planner struct {
+	now      time.Time
 	in       inputs
 	ids      *ids
-	built    map[lb.RingID]*ring // rings of the last plan
+	last     state // the last plan: what is not desired any more may have flows
+	pasts    *pasts
+	absences *absences
+	flows    flowCounts
+	unnamed  map[lb.RealID]time.Time
 	want     state
 	problems []Problem
+	// uses are those of the reals of the VIP that is being placed.
+	uses map[lb.RealID]lb.RealUse
 }
 
 // hold keeps what a previous run left as it is, but for next hops. That goes for whole VIPs: a ring
@@ -35,28 +43,17 @@ func (p *planner) hold(adopted *state) {
 	}
 }
 
-// place adds a VIP with its reals and its ring. The members of the ring are all reals of weight
-// above 0, with no regard to their next hops: a ring must be the same on every balancer, so it
-// cannot depend on one balancer's neighbours. Packets to a real without a MAC address are dropped
-// and counted as nexthop_unknown. With no member all slots are zero, so that no packet goes to a
-// real that is no longer there.
-func (p *planner) place(v desiredVIP) {
-	var members []maglev.Member
-	for _, r := range v.reals {
-		id, ok := p.ids.real(r.key)
-		if !ok {
-			p.problem(v, fmt.Sprintf("backend %s left out: no real id is free", r.key.addr))
-			continue
-		}
-		p.want.reals[id] = lb.Real{
-			ID:      id,
-			VIP:     v.vip,
-			Backend: lb.Backend{Addr: r.key.addr, Weight: r.weight},
-			Tunnel:  r.key.tunnel,
-			NextHop: r.hop,
-		}
-		if r.weight > 0 {
-			members = append(members, maglev.Member{ID: id, Addr: r.key.addr, Weight: r.weight})
+// place adds a VIP with its reals and its ring. The members of the ring are all reals that get new
+// flows, with no regard to their next hops: a ring must be the same on every balancer, so it cannot
+// depend on one balancer's neighbours. Packets to a real without a MAC address are dropped and
+// counted as nexthop_unknown. With no member all slots are zero, so that no packet goes to a real
+// that is no longer there.
+func (p *planner) place(v desiredVIP, before []lb.Real) {
+	p.uses = make(map[lb.RealID]lb.RealUse, len(v.reals))
+	members := p.placeReals(v)
+	for _, r := range before {
+		if _, wanted := p.want.reals[r.ID]; !wanted {
+			p.leave(v, r)
 		}
 	}
 	id, ok := p.ids.ring(v.vip)
@@ -64,21 +61,86 @@ func (p *planner) place(v desiredVIP) {
 		p.problem(v, "VIP left out: no ring id is free")
 		return
 	}
-	ring, err := p.ring(id, v, members)
+	ring, err := p.pasts.ring(p, v, id, members)
 	if err != nil {
 		p.problem(v, fmt.Sprintf("VIP left out: %v", err))
 		return
 	}
 	p.want.rings[id] = ring
-	p.want.vips[v.vip] = lb.VIPEntry{VIP: v.vip, Service: v.service, RingID: id, Ring: v.ring}
+	p.want.vips[v.vip] = lb.VIPEntry{VIP: v.vip, Service: v.service, RingID: id, Ring: v.ring, Flows: v.flows}
 }
 
-// ring is the VIP's ring, the one of the last plan if it has the same content.
-func (p *planner) ring(id lb.RingID, v desiredVIP, members []maglev.Member) (*ring, error) {
-	if r := p.built[id]; r.holds(v.ring, members) && r.vip == v.vip {
-		return r, nil
+// placeReals adds the VIP's reals and returns those that take part in its ring.
+func (p *planner) placeReals(v desiredVIP) (members []maglev.Member) {
+	for _, r := range v.reals {
+		id, ok := p.ids.real(r.key)
+		if !ok {
+			p.problem(v, fmt.Sprintf("backend %s left out: no real id is free", r.key.addr))
+			continue
+		}
+		p.add(lb.Real{
+			ID:         id,
+			VIP:        v.vip,
+			Backend:    lb.Backend{Addr: r.key.addr, Weight: r.weight},
+			Tunnel:     r.key.tunnel,
+			NextHop:    r.hop,
+			Use:        p.absences.update(r.key, r.cause, r.drain, v.leave, p.now).use(p.now),
+			Generation: p.ids.generation(id),
+		})
+		if r.cause == CauseNone {
+			delete(p.unnamed, id)
+			members = append(members, maglev.Member{ID: id, Addr: r.key.addr, Weight: r.share})
+		}
 	}
-	return newRing(v.vip, v.ring, members)
+	return members
+}
+
+// leave keeps a real that is not desired any more, for as long as it may have flows.
+func (p *planner) leave(v desiredVIP, r lb.Real) {
+	if v.flows == lb.FlowNever {
+		return
+	}
+	absence := p.absences.update(keyOf(r), CauseRemoved, Drain{}, v.leave, p.now)
+	r.Use = absence.use(p.now)
+	if r.Use == lb.RealRetired || !p.mayHaveFlows(v.vip, r.ID) {
+		return
+	}
+	r.Backend.Weight = 0
+	r.NextHop = p.in.hop(r.Tunnel.Destination)
+	p.add(r)
+}
+
+func (p *planner) add(r lb.Real) {
+	p.want.reals[r.ID] = r
+	p.uses[r.ID] = r.Use
+}
+
+// mayHaveFlows tells whether packets of any flow can still go to a real that gets no new ones. They
+// cannot once a look over the flow table found none that began when no slot named it any more.
+func (p *planner) mayHaveFlows(vip lb.VIP, id lb.RealID) bool {
+	if p.pasts.names(vip, id) {
+		delete(p.unnamed, id)
+	}
+	return mayHaveFlows(id, p.unnamed, p.flows)
+}
+
+func mayHaveFlows(id lb.RealID, unnamed map[lb.RealID]time.Time, flows flowCounts) bool {
+	since, ok := unnamed[id]
+	return !ok || !flows.began.After(since) || flows.of[id] > 0
+}
+
+// forget drops what is remembered of reals and VIPs that are gone.
+func (p *planner) forget() {
+	for key := range p.absences.of {
+		if _, wanted := p.want.reals[p.ids.reals[key]]; !wanted {
+			p.absences.end(key)
+		}
+	}
+	for vip := range p.pasts.of {
+		if !p.want.has(vip) {
+			p.pasts.end(vip)
+		}
+	}
 }
 
 func (p *planner) problem(v desiredVIP, text string) {

@@ -37,6 +37,14 @@ func (s state) has(v lb.VIP) bool {
 	return ok
 }
 
+func (s state) realsByVIP() map[lb.VIP][]lb.Real {
+	by := make(map[lb.VIP][]lb.Real)
+	for _, r := range s.reals {
+		by[r.VIP] = append(by[r.VIP], r)
+	}
+	return by
+}
+
 // destinations are the addresses that packets are encapsulated to, sorted, each once.
 func (s state) destinations() []netip.Addr {
 	addrs := make([]netip.Addr, 0, len(s.reals))
@@ -55,33 +63,38 @@ func sortedVIPs(vips map[lb.VIP]lb.VIPEntry) []lb.VIPEntry {
 	return slices.SortedFunc(maps.Values(vips), func(a, b lb.VIPEntry) int { return a.VIP.Compare(b.VIP) })
 }
 
-// ring is what one VIP's ring holds. It does not change once it is made, so states share it.
+// ring is what one VIP's ring holds. It does not change once it is made, so states share it, and two
+// of them hold the same exactly if they are one.
 type ring struct {
 	vip     lb.VIP
 	spec    lb.Ring
 	members []maglev.Member
-	// slots follow from spec and members; nil in a ring that a previous run left, whose slots are
-	// not known.
-	slots []lb.Slot
-	// shares counts the slots of each real.
-	shares map[lb.RealID]int
+	// choice is what Maglev makes of spec and members; slots are that with the changes in progress.
+	// Both are nil in a ring that a previous run left, whose slots are not known.
+	choice, slots []lb.Slot
+	// shares counts the slots of each real, prevs those that name it as the previous one.
+	shares, prevs map[lb.RealID]int
+	states        [lb.SlotStateLen]int
 }
 
-func newRing(vip lb.VIP, spec lb.Ring, members []maglev.Member) (*ring, error) {
-	slots, err := maglev.Build(spec, members)
-	if err != nil {
-		return nil, err
+func newRing(vip lb.VIP, spec lb.Ring, members []maglev.Member, choice, slots []lb.Slot) *ring {
+	r := &ring{
+		vip: vip, spec: spec, members: members, choice: choice, slots: slots,
+		shares: make(map[lb.RealID]int), prevs: make(map[lb.RealID]int),
 	}
-	r := &ring{vip: vip, spec: spec, members: members, slots: slots, shares: make(map[lb.RealID]int)}
 	for _, s := range slots {
 		r.shares[s.Cur()]++
+		r.states[s.State()]++
+		if s.Prev() != 0 {
+			r.prevs[s.Prev()]++
+		}
 	}
-	return r, nil
+	return r
 }
 
-// holds tells whether the ring is known to be the one of spec and members.
-func (r *ring) holds(spec lb.Ring, members []maglev.Member) bool {
-	return r != nil && r.slots != nil && r.spec == spec && slices.Equal(r.members, members)
+// chosenBy tells whether the ring's choice is known to be that of vip, spec and members.
+func (r *ring) chosenBy(vip lb.VIP, spec lb.Ring, members []maglev.Member) bool {
+	return r != nil && r.choice != nil && r.vip == vip && r.spec == spec && slices.Equal(r.members, members)
 }
 
 // realised is the state that the data plane has, and which parts of it are in doubt: a verb about

@@ -26,6 +26,9 @@ type Status struct {
 	Problems []Problem
 	// Services are by name, those with a VIP in the data plane.
 	Services []ServiceStatus
+	// Swept is when the last look over the flow table began, of those at a time when all was as it
+	// was to be written; zero if there was none.
+	Swept time.Time
 }
 
 // ServiceStatus is a service with its VIPs, by address.
@@ -40,14 +43,33 @@ type VIPStatus struct {
 	// Members counts the backends that have slots.
 	Members int
 	// Held tells that the ring is still the one of a previous run, whose slots are not known.
-	Held  bool
-	Reals []RealStatus
+	Held bool
+	// States counts the ring's slots by state.
+	States [lb.SlotStateLen]int
+	Reals  []RealStatus
 }
 
 // RealStatus is a real, with its next hop's problem if it has one, and its part of the ring.
 type RealStatus struct {
 	lb.Real
-	Slots int
+	// Absence says why and for how long it gets no new flows; the zero value if it does.
+	Absence Absence
+	// Unnamed is since when no slot names the real, if it is absent; zero if one does.
+	Unnamed time.Time
+	// Slots counts those that send it new flows, PrevSlots those that send it unknown older ones.
+	Slots, PrevSlots int
+	// Flows counts its remembered flows, as of the last look over the flow table; Active, those of
+	// them that had a packet in the minute before.
+	Flows, Active int
+}
+
+// Drained tells whether no packet of any flow goes to the real any more, as far as can be told: not
+// before the flow table was looked over since no slot names the real. Swept is that of the Status.
+func (r RealStatus) Drained(swept time.Time) bool {
+	if r.Absence.Cause == CauseNone {
+		return false
+	}
+	return r.Use == lb.RealRetired || !r.Unnamed.IsZero() && swept.After(r.Unnamed) && r.Flows == 0
 }
 
 // Status is the status after the last pass. It does not block.
@@ -61,14 +83,12 @@ func (e *Engine) publish() {
 		LastError: e.lastError,
 		Settled:   e.adopted == nil,
 		Problems:  slices.Clone(e.problems),
+		Swept:     e.flows.began,
 	}
-	reals := make(map[lb.VIP][]lb.Real)
-	for _, r := range e.have.reals {
-		reals[r.VIP] = append(reals[r.VIP], r)
-	}
+	reals := e.have.realsByVIP()
 	services := make(map[string][]VIPStatus)
 	for _, v := range sortedVIPs(e.have.vips) {
-		services[v.Service] = append(services[v.Service], vipStatus(v, e.have.rings[v.RingID], reals[v.VIP]))
+		services[v.Service] = append(services[v.Service], e.vipStatus(v, reals[v.VIP]))
 	}
 	for name, vips := range services {
 		s.Services = append(s.Services, ServiceStatus{Name: name, VIPs: vips})
@@ -77,20 +97,52 @@ func (e *Engine) publish() {
 	e.status.Store(&s)
 }
 
-func vipStatus(v lb.VIPEntry, r *ring, reals []lb.Real) VIPStatus {
+func (e *Engine) vipStatus(v lb.VIPEntry, reals []lb.Real) VIPStatus {
 	s := VIPStatus{VIPEntry: v}
+	r := e.have.rings[v.RingID]
 	if r != nil {
-		s.Members, s.Held = len(r.members), r.slots == nil
+		s.Members, s.Held, s.States = len(r.members), r.slots == nil, r.states
 	}
 	slices.SortFunc(reals, func(a, b lb.Real) int {
 		return cmp.Or(a.Backend.Addr.Compare(b.Backend.Addr), cmp.Compare(a.ID, b.ID))
 	})
 	for _, real := range reals {
-		rs := RealStatus{Real: real}
+		rs := RealStatus{Real: real, Absence: e.absences.of[keyOf(real)], Unnamed: e.unnamed[real.ID],
+			Flows: e.flows.of[real.ID], Active: e.flows.active[real.ID]}
 		if r != nil {
-			rs.Slots = r.shares[real.ID]
+			rs.Slots, rs.PrevSlots = r.shares[real.ID], r.prevs[real.ID]
 		}
 		s.Reals = append(s.Reals, rs)
 	}
 	return s
+}
+
+// publishCounts makes what the last look over the flow table found part of the status, which is right
+// for the rest. Of thousands of VIPs only those are copied whose counts changed.
+func (e *Engine) publishCounts() {
+	s := e.Status()
+	s.Swept = e.flows.began
+	s.Services = slices.Clone(s.Services)
+	for i := range s.Services {
+		vips := &s.Services[i].VIPs
+		own := false // vips is a copy already
+		for n, v := range *vips {
+			if !slices.ContainsFunc(v.Reals, e.isCountedAnew) {
+				continue
+			}
+			if !own {
+				*vips, own = slices.Clone(*vips), true
+			}
+			(*vips)[n].Reals = slices.Clone(v.Reals)
+			for j := range v.Reals {
+				real := &(*vips)[n].Reals[j]
+				real.Flows, real.Active = e.flows.of[real.ID], e.flows.active[real.ID]
+			}
+		}
+	}
+	e.status.Store(&s)
+}
+
+func (e *Engine) isCountedAnew(r RealStatus) bool {
+	return r.Flows != e.flows.of[r.ID] || r.Active != e.flows.active[r.ID]
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/remora-lb/remora/lb"
 )
 
-// encapsulate is section 6: the outer headers take the place in front of the IP packet.
+// encapsulate is section 7: the outer headers take the place in front of the IP packet.
 func (t *Tables) encapsulate(p *packet) lb.Reason {
 	tunnel := p.real.Tunnel
 	outer := outerIP(p, outerSource(p, tunnel))
@@ -70,14 +70,14 @@ func outerSource(p *packet, tunnel lb.Tunnel) netip.Addr {
 	if tunnel.Encap == lb.GUE {
 		return src
 	}
-	s, hi, lo := p.flow.src.AsSlice(), byte(p.flow.sport>>8), byte(p.flow.sport)
+	s, hi, lo := p.flow.Src.AsSlice(), byte(p.flow.SrcPort>>8), byte(p.flow.SrcPort)
 	var entropy []byte
 	switch {
-	case tunnel.Destination.Is4() && p.flow.src.Is4():
+	case tunnel.Destination.Is4() && p.flow.Src.Is4():
 		entropy = []byte{s[2] ^ lo, s[3] ^ hi}
 	case tunnel.Destination.Is4():
 		entropy = []byte{s[14] ^ lo, s[15] ^ hi}
-	case p.flow.src.Is4():
+	case p.flow.Src.Is4():
 		entropy = []byte{s[0] ^ hi, s[1] ^ lo, s[2], s[3]}
 	default:
 		entropy = []byte{s[12] ^ hi, s[13] ^ lo, s[14], s[15]}
@@ -103,13 +103,13 @@ func outerUDP(p *packet) []byte {
 
 // gueSourcePort is the two bytes of the outer source port as they are on the wire.
 func gueSourcePort(p *packet) []byte {
-	s, hi, lo := p.flow.src.AsSlice(), byte(p.flow.sport>>8), byte(p.flow.sport)
+	s, hi, lo := p.flow.Src.AsSlice(), byte(p.flow.SrcPort>>8), byte(p.flow.SrcPort)
 	switch {
-	case p.real.Tunnel.Destination.Is4() && p.flow.src.Is4():
+	case p.real.Tunnel.Destination.Is4() && p.flow.Src.Is4():
 		return []byte{s[2] ^ lo, s[3] ^ hi}
 	case p.real.Tunnel.Destination.Is4():
 		return []byte{s[14] ^ lo, s[15] ^ hi}
-	case p.flow.src.Is4():
+	case p.flow.Src.Is4():
 		return []byte{s[2] ^ hi, s[3] ^ lo}
 	default:
 		return []byte{s[12] ^ hi, s[13] ^ lo}
@@ -127,7 +127,8 @@ func checksumIsKnown(p *packet) bool {
 
 // gueChecksum is the checksum of the outer UDP datagram, for a right inner checksum, without
 // reading the inner segment: segment = 0xffff - inner pseudo header, or 0xffff for ICMP in IPv4,
-// which has no pseudo header. udp is the outer UDP header with checksum 0. A result of 0 is written as 0xffff, since 0 says that there is none (RFC 768).
+// which has no pseudo header. udp is the outer UDP header with checksum 0. A result of 0 is written
+// as 0xffff, since 0 says that there is none (RFC 768).
 func gueChecksum(p *packet, udp []byte) uint16 {
 	tunnel := p.real.Tunnel
 	var innerPseudo []byte

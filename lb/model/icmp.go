@@ -63,8 +63,8 @@ func (t *Tables) followError(p *packet) lb.Reason {
 	case !ok:
 		t.note("icmp", "type %d, quoting no packet that can be told", p.payload[0])
 		return lb.ReasonICMP
-	case sent.src != p.dst:
-		t.note("icmp", "type %d, to %s about a packet of %s", p.payload[0], p.dst, sent.src)
+	case sent.Src != p.dst:
+		t.note("icmp", "type %d, to %s about a packet of %s", p.payload[0], p.dst, sent.Src)
 		return lb.ReasonICMP
 	}
 	p.flow = sent.reversed()
@@ -74,7 +74,7 @@ func (t *Tables) followError(p *packet) lb.Reason {
 
 // quote is the flow of the packet that an error quotes, as the server sent it. It is not ok if the
 // quote is too short, or not of the error's family, TCP or UDP, and its beginning.
-func (p *packet) quote() (sent flow, ok bool) {
+func (p *packet) quote() (sent Flow, ok bool) {
 	quoted := p.payload[icmpLen:]
 	var behind []byte
 	if p.isIPv6() {
@@ -82,39 +82,39 @@ func (p *packet) quote() (sent flow, ok bool) {
 	} else {
 		sent, behind, ok = quotedIPv4(quoted)
 	}
-	if !ok || sent.protocol != lb.TCP && sent.protocol != lb.UDP || len(behind) < quotedLen {
-		return flow{}, false
+	if !ok || sent.Protocol != lb.TCP && sent.Protocol != lb.UDP || len(behind) < quotedLen {
+		return Flow{}, false
 	}
-	sent.sport = binary.BigEndian.Uint16(behind)
-	sent.dport = binary.BigEndian.Uint16(behind[2:])
+	sent.SrcPort = binary.BigEndian.Uint16(behind)
+	sent.DstPort = binary.BigEndian.Uint16(behind[2:])
 	return sent, true
 }
 
 // quotedIPv4 reads a quoted IPv4 header; behind is what follows its options. Its total length is
 // that of the packet that was sent, so it says nothing about the quote.
-func quotedIPv4(b []byte) (sent flow, behind []byte, ok bool) {
+func quotedIPv4(b []byte) (sent Flow, behind []byte, ok bool) {
 	if len(b) < ipv4Len || b[0]>>4 != 4 {
-		return flow{}, nil, false
+		return Flow{}, nil, false
 	}
 	headerLen := int(b[0]&0x0f) * 4
 	offset := binary.BigEndian.Uint16(b[6:]) & offsetMask4
 	if headerLen < ipv4Len || headerLen > len(b) || offset != 0 {
-		return flow{}, nil, false
+		return Flow{}, nil, false
 	}
-	sent.src = netip.AddrFrom4([4]byte(b[12:16]))
-	sent.dst = netip.AddrFrom4([4]byte(b[16:20]))
-	sent.protocol = lb.Protocol(b[9])
+	sent.Src = netip.AddrFrom4([4]byte(b[12:16]))
+	sent.Dst = netip.AddrFrom4([4]byte(b[16:20]))
+	sent.Protocol = lb.Protocol(b[9])
 	return sent, b[headerLen:], true
 }
 
 // quotedIPv6 reads a quoted IPv6 header. An extension header counts as the protocol, which then
 // is neither TCP nor UDP.
-func quotedIPv6(b []byte) (sent flow, behind []byte, ok bool) {
+func quotedIPv6(b []byte) (sent Flow, behind []byte, ok bool) {
 	if len(b) < ipv6Len || b[0]>>4 != 6 {
-		return flow{}, nil, false
+		return Flow{}, nil, false
 	}
-	sent.src = netip.AddrFrom16([16]byte(b[8:24]))
-	sent.dst = netip.AddrFrom16([16]byte(b[24:40]))
-	sent.protocol = lb.Protocol(b[6])
+	sent.Src = netip.AddrFrom16([16]byte(b[8:24]))
+	sent.Dst = netip.AddrFrom16([16]byte(b[24:40]))
+	sent.Protocol = lb.Protocol(b[6])
 	return sent, b[ipv6Len:], true
 }

@@ -209,7 +209,7 @@ func TestICMPErrorCut(t *testing.T) {
 // TestICMPErrorFindsVIP: it is the quoted source port and protocol that count.
 func TestICMPErrorFindsVIP(t *testing.T) {
 	tables := oneReal(t, vip4+":443/tcp", tunnelTo(t, lb.IPIP, false, "10.0.0.1"))
-	tables.VIPs[lb.VIP{Addr: addr(vip4), Protocol: lb.UDP}] = model.Ring{lb.StableSlot(2)}
+	tables.VIPs[lb.VIP{Addr: addr(vip4), Protocol: lb.UDP}] = model.VIP{Ring: model.Ring{lb.StableSlot(2)}}
 	cases := []struct {
 		name string
 		sent frames.Payload
@@ -258,7 +258,7 @@ func TestICMPErrorFollowsFlow(t *testing.T) {
 			t.Fatalf("entropy %x, and of the error %x", a, b)
 		}
 		forwarded[fmt.Sprintf("IPv6 %t, port 0 %t, %d slots, %s, outer IPv6 %t", vip.Addr.Is6(), vip.Port == 0,
-			len(tables.VIPs[vip]), tunnel.Encap, tunnel.Destination.Is6())]++
+			len(tables.VIPs[vip].Ring), tunnel.Encap, tunnel.Destination.Is6())]++
 	}
 	if len(forwarded) != 2*2*2*2*2 {
 		t.Errorf("%d combinations were forwarded, want 32: %v", len(forwarded), forwarded)

@@ -224,11 +224,18 @@ func checkEcho(in, out []byte) error {
 	return nil
 }
 
-// process runs the frame, checks the result and that the frame itself is left alone.
+// process runs the frame with no flow remembered, checks the result and that the frame itself is left
+// alone.
 func process(tb testing.TB, tables *model.Tables, frame []byte) model.Result {
 	tb.Helper()
+	return processWith(tb, tables, nil, frame)
+}
+
+// processWith does so with a flow table.
+func processWith(tb testing.TB, tables *model.Tables, flows *model.Flows, frame []byte) model.Result {
+	tb.Helper()
 	before := slices.Clone(frame)
-	res := tables.Process(frame)
+	res := tables.Process(frame, flows)
 	if !bytes.Equal(frame, before) {
 		tb.Fatalf("the frame that was handed over is changed\nframe %x", before)
 	}

@@ -53,7 +53,7 @@ func oneReal(t testing.TB, vip string, tunnel lb.Tunnel, slots ...int) *model.Ta
 		ring[slot] = lb.StableSlot(1)
 	}
 	return &model.Tables{
-		VIPs: map[lb.VIP]model.Ring{v: ring},
+		VIPs: map[lb.VIP]model.VIP{v: {Ring: ring}},
 		Reals: map[lb.RealID]lb.Real{1: {
 			ID: 1, VIP: v, Backend: lb.Backend{Addr: tunnel.Destination, Weight: 1}, Tunnel: tunnel,
 			NextHop: lb.NextHop{MAC: nextHopMAC, MTU: 1500},

@@ -1,9 +1,10 @@
 // Copyright the remora authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package model is the packet path as a pure Go function: a frame and the tables in; verdict,
-// reason and frame out. It is docs/packet-path.md read literally, clear rather than fast, and the
-// oracle that the compiled program is compared with. There is a file for each step.
+// Package model is the packet path as a pure Go function: a frame, the tables and the flow table in;
+// verdict, reason, frame and what to remember out. It is docs/packet-path.md read literally, clear
+// rather than fast, and the oracle that the compiled program is compared with. There is a file for
+// each step.
 //
 // One reason is never given: no_room depends on how much space the driver left in front of the
 // frame, which no frame tells. A frame that the model forwards may end as no_room on a device.
@@ -12,21 +13,32 @@ package model
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/remora-lb/remora/lb"
 )
 
-// Ring is the slots of one VIP's ring. Only the current real of a slot counts.
+// Ring is the slots of one VIP's ring.
 type Ring []lb.Slot
 
-// Tables is what the packet program reads. Process changes nothing in it, so several goroutines
-// may call Process at once, as long as nobody changes the tables meanwhile and Trace allows it.
+// VIP is a VIP's ring, and when its flows are remembered. A ring without slots counts as one whose
+// slots are all empty.
+type VIP struct {
+	Ring  Ring
+	Flows lb.FlowMode
+}
+
+// Tables is what the packet program reads, but for the flow table. Process changes nothing in it, so
+// several goroutines may call Process at once, as long as nobody changes the tables or flows
+// meanwhile and Trace allows it.
 type Tables struct {
-	// VIPs holds each VIP's ring. A ring without slots counts as one whose slots are all empty.
-	VIPs map[lb.VIP]Ring
+	VIPs map[lb.VIP]VIP
 	// Reals holds the records by id. Tunnels have a destination and a source of one family, as
 	// lb.TunnelSources.Tunnel makes them.
 	Reals map[lb.RealID]lb.Real
+	// UDPIdle is the pause after which a UDP flow is not known any more, with flow mode always. 0
+	// stands for 30 seconds.
+	UDPIdle time.Duration
 	// Trace, if not nil, is told what each step found, in order. The last step is "end".
 	Trace func(step, text string)
 }
@@ -36,25 +48,29 @@ type Result struct {
 	// Verdict is always Reason's.
 	Verdict lb.Verdict
 	Reason  lb.Reason
-	// Real is what the slot names; 0 if the slot is empty or the packet ended before the ring.
-	// Only a forwarded packet is counted for it.
+	// Real is what the slot or the flow names; 0 if that is none or the packet ended before the
+	// ring. Only a forwarded packet is counted for it.
 	Real lb.RealID
 	// Bytes is the length counted for the real: that of the inner IP packet. 0 unless forwarded.
 	Bytes int
 	// Frame is a copy of the frame, as it was or as it is sent.
 	Frame []byte
+	// Flow says what the packet meets and changes in the flow table, also if it is dropped
+	// afterwards.
+	Flow FlowStep
 }
 
 // undecided is what a step returns when the packet goes on to the next step.
 const undecided = lb.ReasonLen
 
 // Process runs a frame, from the first byte of its Ethernet header, through the packet path. It
-// never fails: any frame of any length has a result.
-func (t *Tables) Process(frame []byte) Result {
-	p := &packet{frame: bytes.Clone(frame)}
+// never fails: any frame of any length has a result. It changes no flow: that is for flows.Apply,
+// with the result's Flow. Nil flows stand for an empty table.
+func (t *Tables) Process(frame []byte, flows *Flows) Result {
+	p := &packet{frame: bytes.Clone(frame), flows: flows}
 	reason := t.steps(p)
 	t.note("end", "%s: %s", reason, reason.Verdict())
-	res := Result{Verdict: reason.Verdict(), Reason: reason, Real: p.realID, Frame: p.frame}
+	res := Result{Verdict: reason.Verdict(), Reason: reason, Real: p.realID, Frame: p.frame, Flow: p.flowStep}
 	if reason == lb.ReasonForwarded {
 		res.Bytes = len(p.ip)
 	}
@@ -67,6 +83,7 @@ func (t *Tables) steps(p *packet) lb.Reason {
 		t.parse,
 		t.handleICMP,
 		t.findVIP,
+		t.findSlot,
 		t.chooseReal,
 		t.checkReal,
 	} {

@@ -12,6 +12,7 @@ import (
 // packet is one frame on its way through the steps. The slices all share the frame's memory.
 type packet struct {
 	frame []byte
+	flows *Flows
 
 	// Set by parse.
 
@@ -31,11 +32,14 @@ type packet struct {
 
 	// Set by the step named in the comment.
 
-	flow     flow      // parse; of an ICMP error, followError
-	hashPort uint16    // findVIP: the destination port as the hash takes it
-	ring     Ring      // findVIP
-	realID   lb.RealID // chooseReal
-	real     lb.Real   // checkReal
+	flow      Flow      // parse; of an ICMP error, followError
+	vip       VIP       // findVIP
+	hashPort  uint16    // findVIP: the destination port as the hash takes it
+	slotIndex uint32    // findSlot
+	slot      lb.Slot   // findSlot
+	realID    lb.RealID // chooseReal
+	flowStep  FlowStep  // chooseReal
+	real      lb.Real   // checkReal
 }
 
 func (p *packet) isIPv6() bool { return p.dst.Is6() }

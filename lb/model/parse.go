@@ -160,9 +160,9 @@ func (t *Tables) parsePorts(p *packet) lb.Reason {
 	if len(p.payload) < headerLen {
 		return lb.ReasonTruncated
 	}
-	p.flow = flow{
-		src: p.src, dst: p.dst, protocol: lb.Protocol(p.protocol),
-		sport: binary.BigEndian.Uint16(p.payload), dport: binary.BigEndian.Uint16(p.payload[2:]),
+	p.flow = Flow{
+		Src: p.src, Dst: p.dst, Protocol: lb.Protocol(p.protocol),
+		SrcPort: binary.BigEndian.Uint16(p.payload), DstPort: binary.BigEndian.Uint16(p.payload[2:]),
 	}
 	t.note("parse", "%s, %d bytes", p.flow, len(p.ip))
 	return undecided

@@ -23,10 +23,10 @@ const (
 func bothFamilies(t testing.TB) *model.Tables {
 	t.Helper()
 	tables := oneReal(t, vip4+":0/tcp", tunnelTo(t, lb.IPIP, false, "10.0.0.1"))
-	for v, ring := range tables.VIPs {
-		tables.VIPs[lb.VIP{Addr: v.Addr, Protocol: lb.UDP}] = ring
-		tables.VIPs[lb.VIP{Addr: addr(vip6), Protocol: lb.TCP}] = ring
-		tables.VIPs[lb.VIP{Addr: addr(vip6), Protocol: lb.UDP}] = ring
+	for v, entry := range tables.VIPs {
+		tables.VIPs[lb.VIP{Addr: v.Addr, Protocol: lb.UDP}] = entry
+		tables.VIPs[lb.VIP{Addr: addr(vip6), Protocol: lb.TCP}] = entry
+		tables.VIPs[lb.VIP{Addr: addr(vip6), Protocol: lb.UDP}] = entry
 	}
 	return tables
 }

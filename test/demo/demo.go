@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/remora-lb/remora/test/consul"
 	"github.com/remora-lb/remora/test/rig"
 )
 
@@ -38,6 +37,8 @@ type demo struct {
 	// config is the copy of the configuration that the balancer reads.
 	config   string
 	balancer *rig.Process
+	// agent is Consul, if it is shown.
+	agent *consul.Agent
 	// servers are what runs on each server.
 	servers map[*rig.Node][]*rig.Process
 	// results are the lines of the summary, one for each thing shown.
@@ -58,16 +59,24 @@ func newDemo(opts options, out io.Writer) *demo {
 
 // steps shows one thing after the other and ends with the first that does not work.
 func (d *demo) steps(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
+	steps := []func(context.Context) error{
 		d.buildNetwork,
 		d.startServers,
 		d.startBalancer,
 		d.sendRequests,
 		d.showStatus,
 		d.transferFile,
-		d.removeServer,
+		d.stopService,
+		d.drainServer,
 		d.restoreServer,
-	} {
+	}
+	if d.opts.consul != "" {
+		steps = d.consulSteps()
+	}
+	if d.opts.bgp {
+		steps = d.bgpSteps()
+	}
+	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -95,10 +104,15 @@ func (d *demo) buildNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.lab, err = rig.New(rig.Config{VIPs: vips()})
+	cfg := rig.Config{VIPs: vips()}
+	if d.opts.bgp {
+		cfg.Balancers = 2
+	}
+	d.lab, err = rig.New(cfg)
 	if err != nil {
 		return err
 	}
+	d.remora.StateDir, d.remora.RunDir = filepath.Join(d.lab.Dir, "state"), d.lab.Dir
 	var names []string
 	for _, n := range d.lab.Nodes() {
 		names = append(names, n.Namespace)
@@ -156,6 +170,11 @@ func (d *demo) startBalancer(ctx context.Context) error {
 	if err := os.WriteFile(d.config, text, 0o600); err != nil {
 		return fmt.Errorf("copy configuration: %v", err)
 	}
+	return d.launchBalancer(ctx)
+}
+
+// launchBalancer starts the balancer and waits for answers.
+func (d *demo) launchBalancer(ctx context.Context) (err error) {
 	lb := d.lab.Balancers[0]
 	command := d.remora.Run(d.config)
 	d.show(lb, command...)
@@ -204,7 +223,7 @@ func (d *demo) running() error {
 }
 
 func (d *demo) sendRequests(ctx context.Context) error {
-	d.say("Send %d requests to each VIP with curl, each on a connection of its own.", requestsPerVIP)
+	d.say("Send %d requests to each VIP, each on a connection of its own.", requestsPerVIP)
 	return d.requests(ctx, "requests are shared by all servers", d.lab.Servers...)
 }
 
@@ -217,85 +236,6 @@ func (d *demo) showStatus(ctx context.Context) error {
 	d.quote(out)
 	d.pass("the balancer reports its state", "see above")
 	return nil
-}
-
-func (d *demo) removeServer(ctx context.Context) error {
-	gone := d.lab.Servers[2]
-	d.say("Take %s away: remove it from the configuration, reload (SIGHUP), switch it off.", gone.Name)
-	text, err := os.ReadFile(d.opts.config)
-	if err != nil {
-		return fmt.Errorf("read configuration: %v", err)
-	}
-	d.show(nil, "sed", "-i", "/"+gone.IPv4.String()+"/d", d.config)
-	if err := d.reload(ctx, withoutLine(text, gone.IPv4.String()), gone, false); err != nil {
-		return d.fail("a server is removed", err)
-	}
-	kill := []string{"kill", "-9"}
-	for _, p := range d.servers[gone] {
-		kill = append(kill, fmt.Sprint(p.Pid()))
-		if err := p.Kill(); err != nil {
-			return d.fail("a server is removed", err)
-		}
-	}
-	d.show(nil, kill...)
-	delete(d.servers, gone)
-	return d.requests(ctx, "without "+gone.Name+" the others answer everything", d.lab.Servers[0], d.lab.Servers[1])
-}
-
-func (d *demo) restoreServer(ctx context.Context) error {
-	back := d.lab.Servers[2]
-	d.say("Put %s back: start it, restore the configuration, reload.", back.Name)
-	if err := d.startServer(ctx, back, false); err != nil {
-		return d.fail("the server is put back", err)
-	}
-	text, err := os.ReadFile(d.opts.config)
-	if err != nil {
-		return fmt.Errorf("read configuration: %v", err)
-	}
-	d.show(nil, "cp", d.opts.config, d.config)
-	if err := d.reload(ctx, text, back, true); err != nil {
-		return d.fail("the server is put back", err)
-	}
-	return d.requests(ctx, "with "+back.Name+" back all share again", d.lab.Servers...)
-}
-
-// reload gives the balancer another configuration and waits until its status tells of the server,
-// or no longer does.
-func (d *demo) reload(ctx context.Context, config []byte, server *rig.Node, listed bool) error {
-	if err := os.WriteFile(d.config, config, 0o600); err != nil {
-		return fmt.Errorf("write configuration: %v", err)
-	}
-	d.show(nil, "kill", "-HUP", fmt.Sprint(d.balancer.Pid()))
-	if err := d.balancer.Signal(syscall.SIGHUP); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	command := d.remora.Status("--interval", "0s")
-	return rig.WaitFor(ctx, "the balancer to reload", func() error {
-		if err := d.running(); err != nil {
-			return err
-		}
-		out, err := d.lab.Balancers[0].Run(ctx, command[0], command[1:]...)
-		if err != nil {
-			return err
-		}
-		if strings.Contains(out, server.IPv4.String()) != listed {
-			return errors.New("its status is still that of before")
-		}
-		return nil
-	})
-}
-
-// withoutLine removes the lines that hold s.
-func withoutLine(text []byte, s string) []byte {
-	var kept []byte
-	for line := range bytes.Lines(text) {
-		if !bytes.Contains(line, []byte(s)) {
-			kept = append(kept, line...)
-		}
-	}
-	return kept
 }
 
 func vips() []netip.Addr {

@@ -37,6 +37,10 @@ type options struct {
 	config string
 	// instance is the name of the balancer's data plane; two demonstrations cannot share it.
 	instance string
+	// consul is the Consul program; empty: Consul is not shown.
+	consul string
+	// bgp shows two balancers and a router that learns from them.
+	bgp bool
 	// keep leaves the network up at the end, until Enter or Ctrl-C.
 	keep bool
 }
@@ -46,19 +50,27 @@ func main() {
 	flag.StringVar(&opts.binary, "binary", "", "the remora program (default: build it from ./cmd/remora)")
 	flag.StringVar(&opts.config, "config", "configs/demo.yaml", "the balancer's configuration")
 	flag.StringVar(&opts.instance, "instance", "demo", "the name of the balancer's data plane")
+	withConsul := flag.Bool("consul", false, "show servers that register in Consul, with a real agent, which is built first")
+	flag.BoolVar(&opts.bgp, "bgp", false, "show two balancers that announce the VIPs to FRR, one drained and one killed")
 	flag.BoolVar(&opts.keep, "keep", false, "leave everything running at the end, to play with")
 	flag.Parse()
-	os.Exit(run(opts))
+	os.Exit(run(opts, *withConsul))
 }
 
 // run shows everything and returns the exit status. Whatever happens, it cleans up first.
-func run(opts options) int {
+func run(opts options, withConsul bool) int {
 	// A closed output (SIGPIPE) and a closed terminal (SIGHUP) end the demonstration in order, too.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	if err := prepare(ctx, &opts); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		return status(ctx, false)
+	}
+	if withConsul {
+		if err := buildConsul(ctx, &opts); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			return status(ctx, false)
+		}
 	}
 	alone, err := lock(opts.instance)
 	if err != nil {

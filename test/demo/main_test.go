@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/remora-lb/remora/test/require"
@@ -25,23 +27,52 @@ import (
 // waitTimeout is how long a test waits for anything.
 const waitTimeout = 60 * time.Second
 
-// programs are the demonstration and remora, built for a test.
+// programsVariable names the environment variable with the folder of both programs. TestMain builds
+// them and sets it.
+const programsVariable = "REMORA_DEMO_PROGRAMS"
+
+func TestMain(m *testing.M) {
+	status, err := runTests(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// runTests builds the programs, which takes longer than some tests, and runs the tests.
+func runTests(m *testing.M) (int, error) {
+	if os.Geteuid() != 0 {
+		return m.Run(), nil // every test that needs them skips or fails by itself
+	}
+	dir, err := os.MkdirTemp("", "remora-demo-test-*")
+	if err != nil {
+		return 0, fmt.Errorf("make directory: %v", err)
+	}
+	defer os.RemoveAll(dir)
+	for name, pkg := range map[string]string{"demo": "test/demo", "remora": "cmd/remora"} {
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, name), "github.com/remora-lb/remora/"+pkg)
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build %s: %v: %s", name, err, out)
+		}
+	}
+	if err := os.Setenv(programsVariable, dir); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// programs are the paths of the demonstration and of remora.
 type programs struct{ demo, remora string }
 
-// build builds both; the test is skipped where they cannot run, or fails where everything was
+// built are the programs; the test is skipped where they cannot run, or fails where everything was
 // promised.
-func build(t *testing.T) programs {
+func built(t *testing.T) programs {
 	t.Helper()
 	require.Root(t)
 	require.Tools(t, "nginx", "curl")
-	dir := t.TempDir()
-	p := programs{filepath.Join(dir, "demo"), filepath.Join(dir, "remora")}
-	for path, pkg := range map[string]string{p.demo: "test/demo", p.remora: "cmd/remora"} {
-		if out, err := exec.Command("go", "build", "-o", path, "github.com/remora-lb/remora/"+pkg).CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v: %s", pkg, err, out)
-		}
-	}
-	return p
+	dir := os.Getenv(programsVariable)
+	return programs{filepath.Join(dir, "demo"), filepath.Join(dir, "remora")}
 }
 
 // show is a demonstration that runs as a process of its own.
@@ -145,44 +176,65 @@ func (s *show) assertNothingLeft(t *testing.T) {
 	}
 }
 
+// TestDemo lets the demonstration show everything, and keeps it up for a while: the other tests of the
+// whole program end it early.
 func TestDemo(t *testing.T) {
-	s := build(t).start(t)
+	s := built(t).start(t, "--keep")
+	if !s.readTo("takes it all down. ") {
+		t.Fatalf("it ended: %d", s.end(t))
+	}
+	if names, err := filepath.Glob(fmt.Sprintf("/run/netns/remora-%d-*", s.cmd.Process.Pid)); err != nil || len(names) != 6 {
+		t.Errorf("kept namespaces: %v, error %v", names, err)
+	}
+	s.tryDaemonByHand(t)
+	s.signal(t, syscall.SIGINT)
 	if code := s.end(t); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
 	s.assertNothingLeft(t)
 	text := s.text.String()
-	if !strings.Contains(text, "Everything works.") || strings.Contains(text, "FAIL") || strings.Count(text, "\n  PASS  ") != 10 {
-		t.Errorf("the summary is not of ten things that work")
+	if !strings.Contains(text, "Everything works.") || strings.Contains(text, "FAIL") || strings.Count(text, "\n  PASS  ") != 18 {
+		t.Errorf("the summary is not of 18 things that work")
 	}
 }
 
+// TestKeep looks at what ends a demonstration that is kept up.
 func TestKeep(t *testing.T) {
-	p := build(t)
 	for _, tc := range []struct {
-		name string
-		end  func(*testing.T, *show)
+		name, in  string
+		interrupt bool
 	}{
-		{"Enter", func(t *testing.T, s *show) { io.WriteString(s.in, "\n") }},
-		{"Ctrl-C, no terminal", func(t *testing.T, s *show) { s.in.Close(); s.signal(t, syscall.SIGINT) }},
-		{"with a daemon started by hand", func(t *testing.T, s *show) {
-			s.tryDaemonByHand(t)
-			s.signal(t, syscall.SIGINT)
-		}},
+		{"Enter", "\n", false},
+		{"Ctrl-C", "", true}, // the end of the input is not Enter
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := p.start(t, "--keep")
-			if !s.readTo("takes it all down. ") {
-				t.Fatalf("it ended: %d", s.end(t))
+			var out strings.Builder
+			d := newDemo(options{instance: "kept"}, &out)
+			node := &rig.Node{}
+			d.lab = &rig.Lab{Client: node, Router: node, Balancers: []*rig.Node{node}, Servers: []*rig.Node{node}}
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				ended := false
+				go func() {
+					d.keep(ctx, strings.NewReader(tc.in))
+					ended = true
+				}()
+				synctest.Wait()
+				if tc.interrupt {
+					if ended {
+						t.Error("it ended without a line")
+					}
+					cancel()
+					synctest.Wait()
+				}
+				if !ended {
+					t.Error("it does not end")
+				}
+			})
+			if !strings.Contains(out.String(), "status --instance kept") {
+				t.Errorf("it suggests\n%s", out.String())
 			}
-			if names, err := filepath.Glob(fmt.Sprintf("/run/netns/remora-%d-*", s.cmd.Process.Pid)); err != nil || len(names) != 6 {
-				t.Errorf("kept namespaces: %v, error %v", names, err)
-			}
-			tc.end(t, s)
-			if code := s.end(t); code != 0 {
-				t.Errorf("exit status %d", code)
-			}
-			s.assertNothingLeft(t)
 		})
 	}
 }
@@ -227,11 +279,11 @@ func (s *show) tryDaemonByHand(t *testing.T) {
 
 // TestInterrupt ends the demonstration at many moments.
 func TestInterrupt(t *testing.T) {
-	p := build(t)
+	p := built(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for _, after := range []string{"", "remora, a", "1. Build", "2. Start", "likewise on server2", "3. Start", "4. Send", "5. Ask", "6. Down", "7. Take", "8. Put", "Summary"} {
+	for _, after := range []string{"", "remora, a", "1. Build", "2. Start", "likewise on server2", "3. Start", "4. Send", "6. Down", "7. Stop", "8. Start", "undrain"} {
 		t.Run("after "+after, func(t *testing.T) {
 			s := p.start(t)
 			if after != "" && !s.readTo(after) {
@@ -245,7 +297,7 @@ func TestInterrupt(t *testing.T) {
 			s.signal(t, sig) // impatient: the cleaning up goes on
 			code := s.end(t)
 			early := !strings.Contains(s.text.String(), "remora, a layer-4")
-			if code != exitInterrupted && (after != "Summary" || code != 0) && !early {
+			if code != exitInterrupted && !early {
 				t.Errorf("exit status %d after %v", code, sig)
 			}
 			s.assertNothingLeft(t)
@@ -255,7 +307,7 @@ func TestInterrupt(t *testing.T) {
 
 // TestClosedOutput has nobody read what the demonstration writes, as in `make demo | head`.
 func TestClosedOutput(t *testing.T) {
-	p := build(t)
+	p := built(t)
 	s := p.start(t)
 	if !s.readTo("3. Start") {
 		t.Fatalf("it ended: %d", s.end(t))
@@ -271,7 +323,7 @@ func TestClosedOutput(t *testing.T) {
 
 // TestRunAfterKill kills the demonstration where it cannot clean up; the next one does.
 func TestRunAfterKill(t *testing.T) {
-	p := build(t)
+	p := built(t)
 	killed := p.start(t)
 	if !killed.readTo("5. Ask") {
 		t.Fatalf("it ended: %d", killed.end(t))
@@ -282,7 +334,14 @@ func TestRunAfterKill(t *testing.T) {
 		t.Errorf("nothing is left to clean up: %v", err)
 	}
 	next := p.start(t)
-	if code := next.end(t); code != 0 {
+	if !next.readTo("5. Ask") { // after the balancer has forwarded
+		t.Fatalf("it ended: %d", next.end(t))
+	}
+	if !strings.Contains(next.text.String(), "Removed what an interrupted run had left") {
+		t.Error("it does not say that it removed anything")
+	}
+	next.signal(t, syscall.SIGINT)
+	if code := next.end(t); code != exitInterrupted {
 		t.Errorf("exit status %d", code)
 	}
 	killed.assertNothingLeft(t)
@@ -291,7 +350,7 @@ func TestRunAfterKill(t *testing.T) {
 
 // TestTwoAtOnce starts a second demonstration with the same instance.
 func TestTwoAtOnce(t *testing.T) {
-	p := build(t)
+	p := built(t)
 	first := p.start(t, "--keep")
 	if !first.readTo("1. Build") {
 		t.Fatalf("it ended: %d", first.end(t))
@@ -307,7 +366,7 @@ func TestTwoAtOnce(t *testing.T) {
 
 // TestRefusals starts the demonstration where it cannot work.
 func TestRefusals(t *testing.T) {
-	p := build(t)
+	p := built(t)
 	config := "../../configs/demo.yaml"
 	for _, tc := range []struct {
 		name  string
@@ -325,10 +384,8 @@ func TestRefusals(t *testing.T) {
 			cmd := exec.Command(p.demo, tc.args...)
 			cmd.Env = append(os.Environ(), tc.env...)
 			if tc.uid != 0 {
-				for _, dir := range []string{filepath.Dir(filepath.Dir(p.demo)), filepath.Dir(p.demo)} {
-					if err := os.Chmod(dir, 0o755); err != nil {
-						t.Fatal(err)
-					}
+				if err := os.Chmod(filepath.Dir(p.demo), 0o755); err != nil {
+					t.Fatal(err)
 				}
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tc.uid, Gid: tc.uid}}
 			}

@@ -8,144 +8,232 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/dataplane"
 	"github.com/remora-lb/remora/lb/model"
+	"github.com/remora-lb/remora/test/frames"
 )
 
-// errNotAlone says that a group of frames differs from the model, and none of its frames does so
-// alone: what the program does depends on what it did before, or somebody else used it.
-var errNotAlone = errors.New("the group differs from the model, but no frame of it does when it is repeated alone")
-
-// maxFindings is how many frames that differ are looked for in one group.
-const maxFindings = 5
+// errNotRepeated says that a sequence differed from the model, but does not if it is repeated: what
+// the program does depends on more than tables and flows, or somebody else used it.
+var errNotRepeated = errors.New("the sequence differed from the model, but does not if it is repeated")
 
 // subject is what is compared with the model: the compiled program, or a fake with known faults.
 type subject interface {
+	// rewind begins a sequence: it makes the tables be these, and the flow table empty.
+	rewind(*model.Tables) error
+	// change makes a change to the tables.
+	change(frames.Change) error
 	// run processes one frame. The frame that comes out is valid until the next run.
 	run(frame []byte) (lb.Verdict, []byte, error)
-	// count reads one counter; it is cheap.
+	// count reads one counter, not of an event; it is cheap.
 	count(counter) (dataplane.Counter, error)
 	// counts reads all counters; it may cost as much as hundreds of runs.
 	counts() (counts, error)
+	// flows reads the flow table, in sortRemembered's order.
+	flows() ([]remembered, error)
 }
 
-// comparison feeds frames to a subject and to the model. Nobody else may use the subject.
+// comparison feeds sequences to a subject and to the model. Nobody else may use the subject.
 type comparison struct {
-	model   func(frame []byte) model.Result
+	oracle  *oracle
 	subject subject
-	// sums is the subject's counters after the last frame; within a group, what they should be.
+	// sums is the subject's counters after the last frame; within a sequence, what they should be.
 	sums counts
 }
 
-// finding is a frame for which the subject differs from the model.
+// finding is the shortest sequence for which the subject differs from the model that was found, by
+// its last step.
 type finding struct {
-	frame       []byte
+	start       *model.Tables
+	steps       []step
 	differences []difference
 }
 
-func newComparison(model func([]byte) model.Result, s subject) (*comparison, error) {
-	sums, err := s.counts()
-	return &comparison{model: model, subject: s, sums: sums}, err
+// newComparison begins with these tables.
+func newComparison(o *oracle, s subject, start *model.Tables) (*comparison, error) {
+	c := &comparison{oracle: o, subject: s}
+	return c, c.rewind(start)
 }
 
-// group compares the outcomes of all frames and returns those that differ, up to maxFindings.
-//
-// After each frame only the counter that the model names is read, and all counters after the last.
-// That misses nothing: the counter of the model is seen to grow as it should for each single frame;
-// so if another one grew too for some frame, its sum is too great in the end, and no other frame can
-// make up for that, because counters never shrink. Only if something is wrong, all frames are run
-// again one by one, with all counters read after each.
-func (c *comparison) group(frames [][]byte) ([]finding, error) {
-	same := true
-	for _, frame := range frames {
-		seems, err := c.seemsSame(frame)
-		if err != nil {
-			return nil, err
-		}
-		same = same && seems
+// rewind begins a sequence with these tables.
+func (c *comparison) rewind(start *model.Tables) (err error) {
+	c.oracle.rewind(start)
+	if err := c.subject.rewind(start); err != nil {
+		return err
 	}
-	sums, err := c.subject.counts()
+	c.sums, err = c.subject.counts()
+	return err
+}
+
+// sequence compares the outcomes of all steps. It begins with the tables as the sequence before left
+// them, and an empty flow table. If there is a finding, the comparison begins anew with the tables
+// from before.
+func (c *comparison) sequence(steps []step) (*finding, error) {
+	start := copyOf(c.oracle.tables)
+	same, at, err := c.same(steps)
 	if err != nil {
 		return nil, err
 	}
-	same = same && maps.Equal(sums, c.sums)
-	c.sums = sums
 	if same {
-		return nil, nil
+		c.oracle.rewind(c.oracle.tables)
+		return nil, c.subject.rewind(c.oracle.tables)
 	}
-	findings, err := c.each(frames)
-	if err == nil && len(findings) == 0 {
-		err = errNotAlone
-	}
-	return findings, err
+	found, err := c.narrow(start, steps[:at])
+	return found, errors.Join(err, c.rewind(start))
 }
 
-// seemsSame compares the outcome of one frame except for the counters that should not have grown.
-func (c *comparison) seemsSame(frame []byte) (bool, error) {
-	want := c.model(frame)
-	verdict, out, err := c.subject.run(frame)
+// same tells whether the outcomes of all steps are equal, or if not, after how many that showed.
+//
+// After each frame only the counter of packets that the model names is read, and all counters and the
+// flow table after the last. That misses nothing of counters of packets: the counter of the model is
+// seen to grow as it should for each single frame; so if another one grew too for some frame, its sum
+// is too great in the end, and no other frame can make up for that, because counters never shrink.
+// Events at the flow table are compared by their sums alone.
+func (c *comparison) same(steps []step) (same bool, at int, err error) {
+	for i, s := range steps {
+		seems, err := c.seemsSame(s)
+		if err != nil || !seems {
+			return false, i + 1, err
+		}
+	}
+	sums, err := c.subject.counts()
+	if err != nil {
+		return false, 0, err
+	}
+	flows, err := c.subject.flows()
+	same = maps.Equal(sums, c.sums) && slices.Equal(flows, c.oracle.remembered())
+	return same, len(steps), err
+}
+
+// seemsSame compares the outcome of one step but for flows, events and the counters that should not
+// have grown.
+func (c *comparison) seemsSame(s step) (bool, error) {
+	if s.frame == nil {
+		s.change.Apply(c.oracle.tables, c.oracle.flows)
+		return true, c.subject.change(s.change)
+	}
+	want := c.oracle.process(s.frame)
+	verdict, out, err := c.subject.run(s.frame)
 	if err != nil {
 		return false, err
 	}
 	name := counterOf(want)
 	sum, err := c.subject.count(name)
-	if err != nil {
-		return false, err
+	for grown, n := range countsOf(want) {
+		c.sums.add(grown, n)
 	}
-	wantSum := c.sums[name]
-	wantSum.Packets++
-	wantSum.Bytes += uint64(want.Bytes)
-	c.sums[name] = wantSum
-	return verdict == want.Verdict && bytes.Equal(out, want.Frame) && sum == wantSum, nil
+	return verdict == want.Verdict && bytes.Equal(out, want.Frame) && sum == c.sums[name], err
 }
 
-// each returns the first frames that differ when run one by one.
-func (c *comparison) each(frames [][]byte) ([]finding, error) {
-	var findings []finding
-	for _, frame := range frames {
-		found, err := c.alone(frame)
+// narrowFor is how long a sequence is made shorter at most.
+const narrowFor = 30 * time.Second
+
+// narrow leaves out steps of a sequence that differs as long as it still does.
+func (c *comparison) narrow(start *model.Tables, steps []step) (*finding, error) {
+	deadline := time.Now().Add(narrowFor)
+	differs := func(steps []step) (bool, error) {
+		if time.Now().After(deadline) {
+			return false, nil
+		}
+		if err := c.rewind(start); err != nil {
+			return false, err
+		}
+		same, _, err := c.same(steps)
+		return !same, err
+	}
+	still, err := differs(steps)
+	if err == nil && !still {
+		err = errNotRepeated
+	}
+	if err != nil {
+		return nil, err
+	}
+	if steps, err = shortest(steps, differs); err != nil {
+		return nil, err
+	}
+	return c.look(start, steps)
+}
+
+// shortest leaves out one part of the steps after the other, of half of them at first down to one
+// step, as long as what is left differs.
+func shortest(steps []step, differs func([]step) (bool, error)) ([]step, error) {
+	for part := max(len(steps)/2, 1); ; {
+		before := len(steps)
+		for at := len(steps) - part; at >= 0; at -= part {
+			rest := slices.Concat(steps[:at], steps[at+part:])
+			still, err := differs(rest)
+			if err != nil {
+				return nil, err
+			}
+			if still {
+				steps = rest
+			}
+		}
+		if part == 1 && len(steps) == before {
+			return steps, nil
+		}
+		part = max(part/2, 1)
+	}
+}
+
+// look compares the whole outcome of one step after the other until one differs.
+func (c *comparison) look(start *model.Tables, steps []step) (*finding, error) {
+	if err := c.rewind(start); err != nil {
+		return nil, err
+	}
+	for i, s := range steps {
+		got, err := c.outcome(s)
 		if err != nil {
 			return nil, err
 		}
-		if len(found) > 0 {
-			findings = append(findings, finding{frame, found})
-		}
-		if len(findings) == maxFindings {
-			break
+		if found := differences(c.oracle.run(s), got); len(found) > 0 {
+			return &finding{start, steps[:i+1], found}, nil
 		}
 	}
-	return findings, nil
+	return nil, errNotRepeated
 }
 
-// alone compares the whole outcome of one frame.
-func (c *comparison) alone(frame []byte) ([]difference, error) {
-	verdict, out, err := c.subject.run(frame)
+// outcome is the subject's of a step.
+func (c *comparison) outcome(s step) (o outcome, err error) {
+	if s.frame == nil {
+		err = c.subject.change(s.change)
+	} else {
+		o.verdict, o.frame, err = c.subject.run(s.frame)
+	}
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	sums, err := c.subject.counts()
 	if err != nil {
-		return nil, err
+		return o, err
 	}
-	got := outcome{verdict, out, growth(c.sums, sums)}
+	o.counts = growth(c.sums, sums)
 	c.sums = sums
-	return differences(modelOutcome(c.model(frame)), got), nil
+	o.flows, err = c.subject.flows()
+	return o, err
 }
 
-// report fails the test with a frame that differs and the model's steps.
-func report(tb testing.TB, tables *model.Tables, frame []byte, found []difference) {
+// report fails the test with a finding and the model's steps.
+func report(tb testing.TB, o *oracle, f *finding) {
 	tb.Helper()
+	o.rewind(f.start)
 	var text strings.Builder
-	fmt.Fprintf(&text, "a frame of %d bytes: %x", len(frame), frame)
-	for _, d := range found {
+	fmt.Fprintf(&text, "the last of %d steps differs", len(f.steps))
+	for _, s := range f.steps {
+		fmt.Fprintf(&text, "\n%s", s)
+		if s.frame != nil {
+			text.WriteString(o.trace(s.frame))
+		}
+		o.run(s)
+	}
+	for _, d := range f.differences {
 		fmt.Fprintf(&text, "\n%s: %s", d.aspect, d.text)
 	}
-	traced := *tables
-	traced.Trace = func(step, what string) { fmt.Fprintf(&text, "\nmodel's %s: %s", step, what) }
-	traced.Process(frame)
 	tb.Error(text.String())
 }

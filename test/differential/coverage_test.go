@@ -6,6 +6,9 @@ package differential
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/remora-lb/remora/lb"
@@ -42,14 +45,26 @@ type coverage struct {
 	// Of the forwarded, those that are ICMP errors: by their way and by what they are.
 	errorWays map[combination]int
 	errors    map[steered]int
+	// Of those that meet the flow table.
+	flows  map[flowCase]int
+	events [lb.FlowEventLen]int
 }
 
 func newCoverage() *coverage {
-	return &coverage{forwarded: map[combination]int{}, errorWays: map[combination]int{}, errors: map[steered]int{}}
+	return &coverage{
+		forwarded: map[combination]int{}, errorWays: map[combination]int{}, errors: map[steered]int{},
+		flows: map[flowCase]int{},
+	}
 }
 
-func (c *coverage) add(tables *model.Tables, frame []byte, res model.Result) {
+func (c *coverage) add(tables *model.Tables, frame []byte, res *model.Result) {
 	c.reasons[res.Reason]++
+	for _, e := range res.Flow.Events {
+		c.events[e]++
+	}
+	if res.Flow.Flow != (model.Flow{}) {
+		c.flows[flowCaseOf(tables, frame, res.Flow)]++
+	}
 	if res.Reason != lb.ReasonForwarded {
 		return
 	}
@@ -59,7 +74,7 @@ func (c *coverage) add(tables *model.Tables, frame []byte, res model.Result) {
 		outer6:      real.Tunnel.Destination.Is6(),
 		encap:       real.Tunnel.Encap,
 		checksum:    real.Tunnel.Checksum,
-		defaultRing: len(tables.VIPs[real.VIP]) == lb.DefaultRingSize,
+		defaultRing: len(tables.VIPs[real.VIP].Ring) == lb.DefaultRingSize,
 		tags:        tags(frame),
 	}
 	c.forwarded[way]++
@@ -67,6 +82,20 @@ func (c *coverage) add(tables *model.Tables, frame []byte, res model.Result) {
 		c.errorWays[way]++
 		c.errors[kind]++
 	}
+}
+
+// String is the least of everything that was met.
+func (c *coverage) String() string {
+	least := func(counts iter.Seq[int]) int { return slices.Min(slices.Collect(counts)) }
+	return fmt.Sprintf("reasons %v; flow events %v; of each way at least %d frames and %d ICMP errors, of each kind of error at least %d; "+
+		"of each case at the flow table at least %d", c.reasons, c.events, least(maps.Values(c.forwarded)), least(maps.Values(c.errorWays)),
+		least(maps.Values(c.errors)), least(func(yield func(int) bool) {
+			for _, of := range allFlowCases() {
+				if !yield(c.flows[of]) {
+					return
+				}
+			}
+		}))
 }
 
 // tags counts the VLAN tags of a frame that was forwarded.
@@ -82,7 +111,7 @@ func tags(frame []byte) int {
 }
 
 // lacks names what was met less often than it should be. The model never gives no_room.
-func (c *coverage) lacks(leastReason, leastCombination, leastErrors int) []string {
+func (c *coverage) lacks(leastReason, leastCombination, leastErrors, leastFlowCase int) []string {
 	var lacks []string
 	for i, n := range c.reasons {
 		if r := lb.Reason(i); n < leastReason && r != lb.ReasonNoRoom {
@@ -99,6 +128,11 @@ func (c *coverage) lacks(leastReason, leastCombination, leastErrors int) []strin
 			lacks = append(lacks, fmt.Sprintf("ICMP errors forwarded with %+v: %d frames", of, n))
 		}
 	}
+	for _, of := range allFlowCases() {
+		if n := c.flows[of]; n < leastFlowCase {
+			lacks = append(lacks, fmt.Sprintf("at the flow table %s: %d frames", of, n))
+		}
+	}
 	for _, of := range allSteered() {
 		if n := c.errors[of]; n < leastErrors {
 			lacks = append(lacks, fmt.Sprintf("ICMP errors forwarded that are %+v: %d frames", of, n))
@@ -109,7 +143,7 @@ func (c *coverage) lacks(leastReason, leastCombination, leastErrors int) []strin
 
 func TestCoverageIsJudged(t *testing.T) {
 	c := newCoverage()
-	if got, want := len(c.lacks(1, 1, 1)), int(lb.ReasonLen)-1+2*(2*2*3*2*3)+(32+16); got != want {
+	if got, want := len(c.lacks(1, 1, 1, 1)), int(lb.ReasonLen)-1+2*(2*2*3*2*3)+(32+16)+len(allFlowCases()); got != want {
 		t.Errorf("no frames lack %d kinds of coverage, want %d", got, want)
 	}
 	for i := range c.reasons {
@@ -121,14 +155,18 @@ func TestCoverageIsJudged(t *testing.T) {
 	for _, of := range allSteered() {
 		c.errors[of] = 2
 	}
-	if lacks := c.lacks(7, 3, 2); len(lacks) != 0 {
+	for _, of := range allFlowCases() {
+		c.flows[of] = 1
+	}
+	if lacks := c.lacks(7, 3, 2, 1); len(lacks) != 0 {
 		t.Errorf("enough frames lack %q", lacks)
 	}
 	c.reasons[lb.ReasonICMP]--
 	c.forwarded[combination{outer6: true, tags: 2}]--
 	c.errorWays[combination{inner6: true, tags: 1}]--
 	c.errors[steered{udp: true}]--
-	if lacks := c.lacks(7, 3, 2); len(lacks) != 4 {
-		t.Errorf("four kinds of frames too few lack %q", lacks)
+	delete(c.flows, flowCase{lb.FlowQUIC, lb.SlotMoving, packetInitial, model.ChangeRemember})
+	if lacks := c.lacks(7, 3, 2, 1); len(lacks) != 5 {
+		t.Errorf("five kinds of frames too few lack %q", lacks)
 	}
 }

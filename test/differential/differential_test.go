@@ -2,15 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package differential compares the compiled packet program with its model in Go: the same frames
-// and tables into both; verdict, frame and counters out of both must be equal, for every frame.
+// and tables into both, and the same changes of the tables between frames. Verdict, frame and counters
+// out of both must be equal for every frame, and what both remember of flows.
 package differential
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -21,13 +20,15 @@ import (
 )
 
 const (
-	framesPerSeed  = 60_000
-	framesPerGroup = 1_000
+	defaultFrames      = 1_000_000 // of all seeds together
+	framesPerSequence  = 5_000
+	changesPerSequence = 80
 
-	// Of all frames together, far less than there should be.
+	// Of a million frames, far less than there should be.
 	leastPerReason      = 1_000
 	leastPerCombination = 100
 	leastErrors         = 50 // for each combination and each kind of ICMP errors
+	leastPerFlowCase    = 8
 )
 
 // seeds are four that are always the same, and one that is new for each run, or comes from the
@@ -46,53 +47,66 @@ func seeds(tb testing.TB) []uint64 {
 	return []uint64{1, 2, 3, 4, extra}
 }
 
+// framesWanted is how many frames are compared: REMORA_FRAMES, or what takes about 40 seconds.
+func framesWanted(t *testing.T) int {
+	t.Helper()
+	const variable = "REMORA_FRAMES"
+	text := os.Getenv(variable)
+	if text == "" {
+		return defaultFrames
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < defaultFrames {
+		t.Fatalf("%s is %q, not a number from %d on", variable, text, defaultFrames)
+	}
+	return n
+}
+
 func TestProgramEqualsModel(t *testing.T) {
 	require.Root(t)
 	met := newCoverage()
-	for _, seed := range seeds(t) {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { compareSeed(t, seed, met) })
+	all := seeds(t)
+	for _, seed := range all {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { compareSeed(t, seed, framesWanted(t)/len(all), met) })
 	}
 	if t.Failed() {
 		return // fewer frames than planned
 	}
-	t.Logf("reasons: %v; of each way at least %d frames and %d ICMP errors, of each kind of error at least %d", met.reasons,
-		slices.Min(slices.Collect(maps.Values(met.forwarded))), slices.Min(slices.Collect(maps.Values(met.errorWays))),
-		slices.Min(slices.Collect(maps.Values(met.errors))))
-	for _, lack := range met.lacks(leastPerReason, leastPerCombination, leastErrors) {
+	t.Log(met)
+	for _, lack := range met.lacks(leastPerReason, leastPerCombination, leastErrors, leastPerFlowCase) {
 		t.Errorf("too few frames to tell: %s", lack)
 	}
 }
 
-// compareSeed compares frames and tables of one seed, and adds what they met.
-func compareSeed(t *testing.T, seed uint64, met *coverage) {
-	tables := frames.Tables(seed)
-	process := func(frame []byte) model.Result {
-		res := tables.Process(frame)
-		met.add(tables, frame, res)
-		return res
-	}
-	c, err := newComparison(process, load(t, tables))
+// compareSeed compares so many frames, and tables, of one seed, and adds what they met.
+func compareSeed(t *testing.T, seed uint64, frames int, met *coverage) {
+	tables := tablesOf(seed)
+	o := &oracle{amend: met.add}
+	c, err := newComparison(o, load(t, tables), tables)
 	if err != nil {
 		t.Fatal(err)
 	}
-	generator := newGenerator(tables, seed)
+	maker := newMaker(tables, seed)
 	start := time.Now()
-	for n := 0; n < framesPerSeed && !t.Failed(); n += framesPerGroup {
-		findings, err := c.group(next(generator, framesPerGroup))
+	for n := 0; n < frames; n += framesPerSequence {
+		found, err := c.sequence(maker.next(framesPerSequence, changesPerSequence))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range findings {
-			report(t, tables, f.frame, f.differences)
+		if found != nil {
+			report(t, o, found)
+			return
 		}
 	}
-	if !t.Failed() {
-		t.Logf("%d frames are equal; %.0f frames/s", framesPerSeed, framesPerSeed/time.Since(start).Seconds())
-	}
+	t.Logf("%d frames are equal; %.0f frames/s", frames, float64(frames)/time.Since(start).Seconds())
 }
 
 func newGenerator(tables *model.Tables, seed uint64) *frames.Generator {
 	return frames.NewGenerator(rand.New(rand.NewPCG(seed, 0)), frames.Targets(tables)...)
+}
+
+func newMaker(tables *model.Tables, seed uint64) *sequenceMaker {
+	return &sequenceMaker{generator: newGenerator(tables, seed), tables: copyOf(tables)}
 }
 
 func next(g *frames.Generator, n int) [][]byte {

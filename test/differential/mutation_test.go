@@ -33,13 +33,15 @@ func newMutant(t *testing.T) mutant {
 	all := frames.Tables(1)
 	for _, id := range slices.Sorted(maps.Keys(all.Reals)) {
 		real := all.Reals[id]
-		vip, ring := real.VIP, all.VIPs[real.VIP]
+		vip, ring := real.VIP, all.VIPs[real.VIP].Ring
 		index := maglev.SlotIndex(maglev.FlowHash(client, sourcePort, vip.Port), uint32(len(ring)))
 		if !vip.Addr.Is4() || vip.Protocol != lb.TCP || vip.Port == 0 || !real.Tunnel.Destination.Is4() ||
-			!real.Tunnel.Checksum || ring[index] != lb.StableSlot(id) {
+			!real.Tunnel.Checksum || ring[index].Cur() != id {
 			continue
 		}
-		return mutant{oneVIP(all, vip), vip, index, id, frames.Frame{
+		tables := oneVIP(all, vip)
+		tables.VIPs[vip].Ring[index] = lb.StableSlot(id)
+		return mutant{tables, vip, index, id, frames.Frame{
 			Dst: [6]byte{2, 0, 0, 0, 0, 1}, Src: [6]byte{2, 0, 0, 0, 0, 2},
 			Packet: frames.IPv4{
 				TTL: 60, Src: client, Dst: vip.Addr,
@@ -51,11 +53,13 @@ func newMutant(t *testing.T) mutant {
 	return mutant{}
 }
 
-// oneVIP copies what belongs to one VIP.
+// oneVIP copies what belongs to one VIP, with the flow mode of transitions and active reals.
 func oneVIP(all *model.Tables, vip lb.VIP) *model.Tables {
-	tables := &model.Tables{VIPs: map[lb.VIP]model.Ring{vip: slices.Clone(all.VIPs[vip])}, Reals: map[lb.RealID]lb.Real{}}
+	entry := model.VIP{Ring: slices.Clone(all.VIPs[vip].Ring), Flows: lb.FlowTransitions}
+	tables := &model.Tables{VIPs: map[lb.VIP]model.VIP{vip: entry}, Reals: map[lb.RealID]lb.Real{}}
 	for id, real := range all.Reals {
 		if real.VIP == vip {
+			real.Use = lb.RealActive
 			tables.Reals[id] = real
 		}
 	}
@@ -81,6 +85,14 @@ func (m mutant) other() lb.RealID {
 
 // innerLen is the length of the frame's IP packet.
 func (m mutant) innerLen() int { return len(m.frame) - frames.HeaderLen }
+
+// otherTables is a program with other tables than it is told.
+type otherTables struct {
+	*program
+	instead func(*model.Tables) *model.Tables
+}
+
+func (o otherTables) rewind(tables *model.Tables) error { return o.program.rewind(o.instead(tables)) }
 
 // TestProgramWithOtherTablesDiffers gives the program a table set that differs from the model's
 // in one thing. What the frame depends on must show, all else must not.
@@ -111,22 +123,43 @@ func TestProgramWithOtherTablesDiffers(t *testing.T) {
 		{"tunnel's port", func(m mutant) { m.changeReal(func(r *lb.Real) { r.Tunnel.Port++ }) }, []aspect{aspectFrame}},
 		{"tunnel's checksum", func(m mutant) { m.changeReal(func(r *lb.Real) { r.Tunnel.Checksum = false }) }, []aspect{aspectFrame}},
 		{"slot of another real", func(m mutant) {
-			m.tables.VIPs[m.vip][m.slot] = lb.StableSlot(m.other())
+			m.tables.VIPs[m.vip].Ring[m.slot] = lb.StableSlot(m.other())
 		}, []aspect{aspectFrame, aspectCounters}},
 		{"slot of the same real by another id", func(m mutant) {
 			id := slices.Max(slices.Collect(maps.Keys(m.tables.Reals))) + 1
 			m.changeReal(func(r *lb.Real) { r.ID = id })
 			m.tables.Reals[id] = m.tables.Reals[m.real]
 			delete(m.tables.Reals, m.real)
-			m.tables.VIPs[m.vip][m.slot] = lb.StableSlot(id)
+			m.tables.VIPs[m.vip].Ring[m.slot] = lb.StableSlot(id)
 		}, []aspect{aspectCounters}},
-		{"slot empty", func(m mutant) { m.tables.VIPs[m.vip][m.slot] = 0 }, everything},
+		{"slot empty", func(m mutant) { m.tables.VIPs[m.vip].Ring[m.slot] = 0 }, everything},
 		{"slots before and behind", func(m mutant) {
-			ring := m.tables.VIPs[m.vip]
+			ring := m.tables.VIPs[m.vip].Ring
 			ring[m.slot-1], ring[m.slot+1] = 0, 0
 		}, nil},
 		{"no record", func(m mutant) { delete(m.tables.Reals, m.real) }, everything},
 		{"no record of another real", func(m mutant) { delete(m.tables.Reals, m.other()) }, nil},
+		{"slot settling", func(m mutant) {
+			m.tables.VIPs[m.vip].Ring[m.slot] = lb.SettlingSlot(m.real)
+		}, []aspect{aspectCounters, aspectFlows}},
+		{"slot lingering", func(m mutant) {
+			m.tables.VIPs[m.vip].Ring[m.slot] = lb.LingeringSlot(m.real)
+		}, nil},
+		{"slot moving to another real, which begins", func(m mutant) {
+			m.tables.VIPs[m.vip].Ring[m.slot] = lb.MovingSlot(m.other(), m.real)
+		}, []aspect{aspectFrame, aspectCounters, aspectFlows}},
+		{"retired", func(m mutant) { m.changeReal(func(r *lb.Real) { r.Use = lb.RealRetired }) }, nil},
+		{"generation", func(m mutant) { m.changeReal(func(r *lb.Real) { r.Generation++ }) }, nil},
+		{"flow mode always", func(m mutant) {
+			vip := m.tables.VIPs[m.vip]
+			vip.Flows = lb.FlowAlways
+			m.tables.VIPs[m.vip] = vip
+		}, []aspect{aspectCounters, aspectFlows}},
+		{"flow mode quic", func(m mutant) {
+			vip := m.tables.VIPs[m.vip]
+			vip.Flows = lb.FlowQUIC
+			m.tables.VIPs[m.vip] = vip
+		}, nil},
 		{"VIP of another port", func(m mutant) {
 			vip := m.vip
 			vip.Port++
@@ -138,18 +171,20 @@ func TestProgramWithOtherTablesDiffers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMutant(t)
 			original := oneVIP(m.tables, m.vip)
-			if res := original.Process(m.frame); res.Reason != lb.ReasonForwarded || res.Real != m.real {
+			if res := original.Process(m.frame, nil); res.Reason != lb.ReasonForwarded || res.Real != m.real {
 				t.Fatalf("the model gives %s to real %d, want real %d", res.Reason, res.Real, m.real)
 			}
 			c.mutate(m)
-			comparison, err := newComparison(original.Process, load(t, m.tables))
+			other := otherTables{load(t, m.tables), func(*model.Tables) *model.Tables { return m.tables }}
+			compared, err := newComparison(&oracle{}, other, original)
 			if err != nil {
 				t.Fatal(err)
 			}
-			found, err := comparison.alone(m.frame)
+			outcome, err := compared.outcome(step{frame: m.frame})
 			if err != nil {
 				t.Fatal(err)
 			}
+			found := differences(compared.oracle.run(step{frame: m.frame}), outcome)
 			if got := aspects(found); !slices.Equal(got, c.want) {
 				t.Errorf("differences in %q, want %q: %v", got, c.want, found)
 			}
@@ -157,36 +192,27 @@ func TestProgramWithOtherTablesDiffers(t *testing.T) {
 	}
 }
 
-// TestOtherTablesAreFoundInGroups does the same among random frames: those to the real whose record
-// differs are found, and no others.
-func TestOtherTablesAreFoundInGroups(t *testing.T) {
-	original, changed := frames.Tables(1), frames.Tables(1)
-	group := next(newGenerator(original, 6), framesPerGroup)
-	target := original.Process(distinct(original, group, lb.ReasonForwarded)[0]).Real
-	m := mutant{tables: changed, real: target}
-	m.changeReal(func(r *lb.Real) { r.NextHop.MAC[0] ^= 4 })
-
-	comparison, err := newComparison(original.Process, load(t, changed))
+// TestOtherTablesAreFoundInSequences does the same among random frames: one that goes to the real
+// whose record differs is found.
+func TestOtherTablesAreFoundInSequences(t *testing.T) {
+	original := frames.Tables(1)
+	steps := next(newGenerator(original, 6), 1000)
+	target := original.Process(distinct(original, steps, lb.ReasonForwarded)[0], nil).Real
+	change := func(tables *model.Tables) *model.Tables {
+		m := mutant{tables: copyOf(tables), real: target}
+		m.changeReal(func(r *lb.Real) { r.NextHop.MAC[0] ^= 4 })
+		return m.tables
+	}
+	c, err := newComparison(&oracle{}, otherTables{load(t, original), change}, original)
 	if err != nil {
 		t.Fatal(err)
 	}
-	findings, err := comparison.group(group)
-	if err != nil {
-		t.Fatal(err)
+	found, err := c.sequence(frameSteps(steps...))
+	if err != nil || found == nil {
+		t.Fatalf("found %v, %v", found, err)
 	}
-	want := 0
-	for _, frame := range group {
-		if res := original.Process(frame); res.Reason == lb.ReasonForwarded && res.Real == target {
-			want++
-		}
-	}
-	if got := len(findings); got != min(want, maxFindings) {
-		t.Errorf("%d findings, want %d of %d", got, min(want, maxFindings), want)
-	}
-	for _, f := range findings {
-		res := original.Process(f.frame)
-		if got := aspects(f.differences); res.Real != target || !slices.Equal(got, []aspect{aspectFrame}) {
-			t.Errorf("a frame to real %d differs in %q", res.Real, got)
-		}
+	res := original.Process(found.steps[0].frame, nil)
+	if got := aspects(found.differences); len(found.steps) != 1 || res.Real != target || !slices.Equal(got, []aspect{aspectFrame}) {
+		t.Errorf("of %d steps, a frame to real %d differs in %q", len(found.steps), res.Real, got)
 	}
 }

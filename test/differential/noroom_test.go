@@ -43,24 +43,23 @@ func TestNoRoom(t *testing.T) {
 // longer than the room.
 func compareNoRoom(t *testing.T, tables *model.Tables, p *program, room int, group [][]byte) {
 	met := map[lb.Reason]int{}
-	process := func(frame []byte) model.Result {
-		res := tables.Process(frame)
+	o := &oracle{amend: func(tables *model.Tables, frame []byte, res *model.Result) {
 		if res.Reason == lb.ReasonForwarded && tables.Reals[res.Real].Tunnel.OuterLen() > room {
-			res = model.Result{Verdict: lb.ReasonNoRoom.Verdict(), Reason: lb.ReasonNoRoom, Frame: frame}
+			res.Verdict, res.Reason = lb.ReasonNoRoom.Verdict(), lb.ReasonNoRoom
+			res.Frame, res.Bytes = frame, 0
 		}
 		met[res.Reason]++
-		return res
-	}
-	c, err := newComparison(process, p)
+	}}
+	c, err := newComparison(o, p, tables)
 	if err != nil {
 		t.Fatal(err)
 	}
-	findings, err := c.group(group)
+	found, err := c.sequence(frameSteps(group...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range findings {
-		report(t, tables, f.frame, f.differences)
+	if found != nil {
+		report(t, o, found)
 	}
 	if tooLittle := room < 48; tooLittle != (met[lb.ReasonNoRoom] > 0) {
 		t.Errorf("%d of %d frames end as %s", met[lb.ReasonNoRoom], len(group), lb.ReasonNoRoom)
@@ -94,8 +93,8 @@ func findRoom(t *testing.T, p *program) int {
 func shortestOuter(t *testing.T, p *program) []byte {
 	t.Helper()
 	tables := frames.Tables(1)
-	for _, frame := range next(newGenerator(tables, 1), framesPerGroup) {
-		res := tables.Process(frame)
+	for _, frame := range next(newGenerator(tables, 1), 1_000) {
+		res := tables.Process(frame, nil)
 		if res.Reason == lb.ReasonForwarded && tables.Reals[res.Real].Tunnel.OuterLen() == 20 {
 			return frame
 		}

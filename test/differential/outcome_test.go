@@ -16,27 +16,40 @@ import (
 	"github.com/remora-lb/remora/lb/model"
 )
 
-// counter names one of the program's counters: that of a real for packets that are forwarded,
-// else that of a reason.
+// counter names one of the program's counters: that of a real for packets that are forwarded, that
+// of another reason, or that of an event at the flow table.
 type counter struct {
-	reason lb.Reason
+	reason lb.Reason // lb.ReasonLen of an event
 	real   lb.RealID // 0 unless forwarded
+	event  lb.FlowEvent
 }
 
+// eventCounter is the counter of an event at the flow table.
+func eventCounter(e lb.FlowEvent) counter { return counter{reason: lb.ReasonLen, event: e} }
+
 func (c counter) String() string {
-	if c.reason == lb.ReasonForwarded {
+	switch c.reason {
+	case lb.ReasonForwarded:
 		return fmt.Sprintf("%s, real %d", c.reason, c.real)
+	case lb.ReasonLen:
+		return "flow event " + c.event.String()
 	}
 	return c.reason.String()
 }
 
-// counts holds the counters that are not zero. Those of reasons have no bytes.
+// counts holds the counters that are not zero. Only those of reals have bytes.
 type counts map[counter]dataplane.Counter
 
-// counterOf is the one counter that the model wants to grow.
+// add lets a counter grow.
+func (c counts) add(name counter, n dataplane.Counter) {
+	sum := c[name]
+	c[name] = dataplane.Counter{Packets: sum.Packets + n.Packets, Bytes: sum.Bytes + n.Bytes}
+}
+
+// counterOf is the counter of packets that the model wants to grow.
 func counterOf(res model.Result) counter {
 	if res.Reason == lb.ReasonForwarded {
-		return counter{res.Reason, res.Real}
+		return counter{reason: res.Reason, real: res.Real}
 	}
 	return counter{reason: res.Reason}
 }
@@ -59,17 +72,47 @@ func allCounters(a, b counts) counts {
 	return all
 }
 
-// outcome is everything that became of one frame.
+// countsOf is how much the model wants all counters to grow.
+func countsOf(res model.Result) counts {
+	all := counts{counterOf(res): {Packets: 1, Bytes: uint64(res.Bytes)}}
+	for _, e := range res.Flow.Events {
+		all.add(eventCounter(e), dataplane.Counter{Packets: 1})
+	}
+	return all
+}
+
+// remembered is what is compared of an entry of the flow table. Flows have other names in the
+// program than in the model.
+type remembered struct {
+	real       lb.RealID
+	generation uint8
+	slot       uint32
+	seen       bool
+	// shortPauses is for how long the entry was not used, in units of shortPause.
+	shortPauses int
+}
+
+func newRemembered(e model.Entry) remembered {
+	pauses := (e.Idle + shortPause/2) / shortPause
+	return remembered{e.Real, e.Generation, e.Slot, e.Seen, int(pauses)}
+}
+
+// sortRemembered puts entries of a table into the order in which tables are compared.
+func sortRemembered(all []remembered) {
+	slices.SortFunc(all, func(a, b remembered) int {
+		return cmp.Or(cmp.Compare(a.slot, b.slot), cmp.Compare(a.real, b.real), cmp.Compare(a.generation, b.generation),
+			cmp.Compare(a.shortPauses, b.shortPauses), strings.Compare(fmt.Sprint(a.seen), fmt.Sprint(b.seen)))
+	})
+}
+
+// outcome is everything that became of one step; of a change, only the flows.
 type outcome struct {
 	verdict lb.Verdict
 	frame   []byte
 	// counts is how much each counter grew.
 	counts counts
-}
-
-func modelOutcome(res model.Result) outcome {
-	one := dataplane.Counter{Packets: 1, Bytes: uint64(res.Bytes)}
-	return outcome{res.Verdict, res.Frame, counts{counterOf(res): one}}
+	// flows is the flow table afterwards, in sortRemembered's order.
+	flows []remembered
 }
 
 // aspect is a part of an outcome.
@@ -79,6 +122,7 @@ const (
 	aspectVerdict  aspect = "verdict"
 	aspectFrame    aspect = "frame"
 	aspectCounters aspect = "counters"
+	aspectFlows    aspect = "flows"
 )
 
 // difference is one aspect in which two outcomes differ, and a text that says how.
@@ -101,7 +145,27 @@ func differences(model, program outcome) []difference {
 	if !maps.Equal(model.counts, program.counts) {
 		found = append(found, difference{aspectCounters, counterDifference(model.counts, program.counts)})
 	}
+	if !slices.Equal(model.flows, program.flows) {
+		text := fmt.Sprintf("only the model has %+v\nonly the program has %+v",
+			without(model.flows, program.flows), without(program.flows, model.flows))
+		found = append(found, difference{aspectFlows, text})
+	}
 	return found
+}
+
+// without is the flows of a that b has less often.
+func without(a, b []remembered) []remembered {
+	rest := map[remembered]int{}
+	for _, flow := range b {
+		rest[flow]++
+	}
+	var only []remembered
+	for _, flow := range a {
+		if rest[flow]--; rest[flow] < 0 {
+			only = append(only, flow)
+		}
+	}
+	return only
 }
 
 func frameDifference(model, program []byte) string {
@@ -120,7 +184,7 @@ func around(frame []byte, at int) []byte {
 
 func counterDifference(model, program counts) string {
 	names := slices.SortedFunc(maps.Keys(allCounters(model, program)), func(a, b counter) int {
-		return cmp.Or(cmp.Compare(a.reason, b.reason), cmp.Compare(a.real, b.real))
+		return cmp.Or(cmp.Compare(a.reason, b.reason), cmp.Compare(a.real, b.real), cmp.Compare(a.event, b.event))
 	})
 	var text []string
 	for _, name := range names {

@@ -4,6 +4,7 @@
 package differential
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,10 +26,15 @@ const maxOuterLen = 64
 // program is the compiled packet program with a table set in its maps, attached to nothing.
 type program struct {
 	dataplane *dataplane.Dataplane
+	rings     map[lb.VIP]lb.RingID
+	// vips are those that are set.
+	vips map[lb.VIP]model.VIP
 	// reals and reasons are the program's own counters, so that one can be read without all.
 	reals, reasons *ebpf.Map
 	// out is where frames come out of every run.
 	out []byte
+	// others are flows that are always in the flow table and meet no frame, to fill it.
+	others []lb.Flow
 	// metadata is how many bytes of metadata lie in front of every frame, a multiple of 4. They take
 	// up room that outer headers may need.
 	metadata int
@@ -40,50 +46,121 @@ type xdpContext struct {
 	Ingress, ReceiveQueue, Egress uint32
 }
 
-// load fills the program's maps with the tables; rings get their ids in the order of their VIPs.
+// flowPlaces is how many flows the program has room for: far more than a sequence has.
+const flowPlaces = 1 << 14
+
+// load fills the program's maps with the tables.
 func load(tb testing.TB, tables *model.Tables) *program {
 	tb.Helper()
+	return loadWith(tb, dataplane.Config{Flows: flowPlaces}, tables)
+}
+
+// loadWith does so with a flow table of this size.
+func loadWith(tb testing.TB, cfg dataplane.Config, tables *model.Tables) *program {
+	tb.Helper()
 	require.Root(tb)
-	dp, err := dataplane.Open(dataplane.Config{})
+	cfg.UDPIdle = tables.UDPIdle
+	dp, err := dataplane.Open(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { dp.Close() })
-	if err := fill(dp, tables); err != nil {
+	// Room for everything, so that the program is not replaced later.
+	if err := dp.Reserve(capacity(tables)); err != nil {
 		tb.Fatal(err)
 	}
-	return &program{
-		dataplane: dp,
-		reals:     borrowMap(tb, dp.Program(), "real_counters"),
-		reasons:   borrowMap(tb, dp.Program(), "reason_counters"),
-		out:       make([]byte, frames.MaxLen+maxOuterLen),
+	p := &program{dataplane: dp, rings: ringIDs(tables), out: make([]byte, frames.MaxLen+maxOuterLen)}
+	if err := p.rewind(tables); err != nil {
+		tb.Fatal(err)
 	}
+	p.reals = borrowMap(tb, dp.Program(), "real_counters")
+	p.reasons = borrowMap(tb, dp.Program(), "reason_counters")
+	return p
 }
 
-func fill(dp *dataplane.Dataplane, tables *model.Tables) error {
-	if err := dp.Reserve(capacity(tables)); err != nil {
-		return err
-	}
-	if err := dp.SetReals(slices.Collect(maps.Values(tables.Reals))); err != nil {
-		return err
-	}
-	var vips []lb.VIPEntry
+// ringIDs gives rings their ids in the order of their VIPs.
+func ringIDs(tables *model.Tables) map[lb.VIP]lb.RingID {
+	ids := make(map[lb.VIP]lb.RingID)
 	for i, vip := range frames.Targets(tables) {
-		id, ring := lb.RingID(i), tables.VIPs[vip]
-		if _, err := dp.SetRing(id, ring); err != nil {
+		ids[vip] = lb.RingID(i)
+	}
+	return ids
+}
+
+// rewind implements subject.
+func (p *program) rewind(tables *model.Tables) error {
+	if err := p.change(frames.Change{VIPs: tables.VIPs, Reals: tables.Reals}); err != nil {
+		return err
+	}
+	if err := p.dataplane.SweepFlows(func(lb.Flow) bool { return false }); err != nil {
+		return err
+	}
+	return p.addFlows(p.others)
+}
+
+// addFlows adds flows that all find a place.
+func (p *program) addFlows(flows []lb.Flow) error {
+	added, err := p.dataplane.AddFlows(flows)
+	if err == nil && added != len(flows) {
+		err = fmt.Errorf("%d of %d flows were added", added, len(flows))
+	}
+	return err
+}
+
+// change implements subject.
+func (p *program) change(c frames.Change) error {
+	if err := p.dataplane.SetReals(slices.Collect(maps.Values(c.Reals))); err != nil {
+		return err
+	}
+	if err := p.setVIPs(c.VIPs); err != nil {
+		return err
+	}
+	if c.Pause == 0 {
+		return nil
+	}
+	var flows []lb.Flow
+	err := p.dataplane.SweepFlows(func(f lb.Flow) bool {
+		f.Idle += c.Pause
+		flows = append(flows, f)
+		return false
+	})
+	return errors.Join(err, p.addFlows(flows))
+}
+
+// setVIPs sets rings that are others than before, and the VIPs if their entries are.
+func (p *program) setVIPs(vips map[lb.VIP]model.VIP) error {
+	all := maps.Clone(p.vips)
+	if all == nil {
+		all = make(map[lb.VIP]model.VIP)
+	}
+	maps.Copy(all, vips)
+	entries := make([]lb.VIPEntry, 0, len(all))
+	same := true
+	for name, vip := range all {
+		id, before := p.rings[name], p.vips[name]
+		entries = append(entries, lb.VIPEntry{
+			VIP: name, Service: "differential", RingID: id, Flows: vip.Flows, Ring: lb.Ring{Size: uint32(len(vip.Ring))},
+		})
+		same = same && len(before.Ring) == len(vip.Ring) && before.Flows == vip.Flows
+		if len(before.Ring) == len(vip.Ring) && &before.Ring[0] == &vip.Ring[0] {
+			continue
+		}
+		if _, err := p.dataplane.SetRing(id, vip.Ring); err != nil {
 			return err
 		}
-		vips = append(vips, lb.VIPEntry{VIP: vip, Service: "differential", RingID: id, Ring: lb.Ring{Size: uint32(len(ring))}})
 	}
-	return dp.SetVIPs(vips)
+	if p.vips = all; same {
+		return nil
+	}
+	return p.dataplane.SetVIPs(entries)
 }
 
 // capacity is room for everything, so that the program is not replaced while it is filled.
 func capacity(tables *model.Tables) engine.Capacity {
 	var c engine.Capacity
-	for vip, ring := range tables.VIPs {
-		c.RingSlots += len(ring)
-		if vip.Addr.Is6() {
+	for name, vip := range tables.VIPs {
+		c.RingSlots += len(vip.Ring)
+		if name.Addr.Is6() {
 			c.VIPs6++
 		} else {
 			c.VIPs4++
@@ -168,16 +245,37 @@ func (p *program) counts() (counts, error) {
 			all[name] = n
 		}
 	}
+	for event, n := range s.FlowEvents {
+		add(eventCounter(lb.FlowEvent(event)), dataplane.Counter{Packets: n})
+	}
 	elsewhere := dataplane.Counter{Packets: s.Reasons[lb.ReasonForwarded], Bytes: s.Removed.Bytes}
 	for _, real := range s.Reals {
-		add(counter{lb.ReasonForwarded, real.ID}, real.Counter)
+		add(counter{reason: lb.ReasonForwarded, real: real.ID}, real.Counter)
 		elsewhere.Packets -= real.Packets
 	}
-	add(counter{lb.ReasonForwarded, 0}, elsewhere)
+	add(counter{reason: lb.ReasonForwarded}, elsewhere)
 	for reason, n := range s.Reasons {
 		if lb.Reason(reason) != lb.ReasonForwarded {
 			add(counter{reason: lb.Reason(reason)}, dataplane.Counter{Packets: n})
 		}
 	}
 	return all, nil
+}
+
+// flows implements subject.
+func (p *program) flows() ([]remembered, error) {
+	var all []remembered
+	err := p.dataplane.SweepFlows(func(f lb.Flow) bool {
+		if !p.isOther(f.Tag) {
+			e := model.Entry{Real: f.Real, Generation: f.Generation, Slot: f.Slot, Seen: f.Seen, Idle: f.Idle}
+			all = append(all, newRemembered(e))
+		}
+		return true
+	})
+	sortRemembered(all)
+	return all, err
+}
+
+func (p *program) isOther(tag uint64) bool {
+	return slices.ContainsFunc(p.others, func(f lb.Flow) bool { return f.Tag == tag })
 }

@@ -14,8 +14,7 @@ import (
 func TestTwoBalancersAgree(t *testing.T) {
 	b := newBed(t, rig.Config{Balancers: 2})
 	b.start(t)
-	second := newRemora(b.Lab, b.Balancers[1])
-	command := second.Run(b.config, "--once")
+	command := newBalancer(t, b.Lab, b.Balancers[1]).remora.Run(b.config, "--once")
 	if _, err := b.Balancers[1].Run(within(t), command[0], command[1:]...); err != nil {
 		t.Fatal(err)
 	}

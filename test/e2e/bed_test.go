@@ -32,7 +32,9 @@ func vip6() netip.Addr { return netip.MustParseAddr("2001:db8:ff::10") }
 // bed is a lab with the program under test.
 type bed struct {
 	*rig.Lab
-	remora rig.Remora
+	// balancer is where the program runs, as the instance remora.
+	balancer *rig.Node
+	remora   rig.Remora
 	// config is the path of the balancer's configuration.
 	config string
 	daemon *rig.Process
@@ -49,18 +51,27 @@ func newBed(t *testing.T, cfg rig.Config) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{
-		Lab:    lab,
-		remora: newRemora(lab, lab.Balancers[0]),
-		config: filepath.Join(lab.Dir, "remora.yaml"),
-		webs:   make(map[*rig.Node]*rig.Web),
-	}
 	t.Cleanup(func() {
 		if err := lab.Close(); err != nil {
 			t.Errorf("close lab: %v", err)
 		}
+	})
+	return newBalancer(t, lab, lab.Balancers[0])
+}
+
+// newBalancer is the program on one balancer of a lab.
+func newBalancer(t *testing.T, lab *rig.Lab, n *rig.Node) *bed {
+	t.Helper()
+	b := &bed{
+		Lab:      lab,
+		balancer: n,
+		remora:   newRemora(lab, n),
+		config:   filepath.Join(lab.Dir, n.Name+".yaml"),
+		webs:     make(map[*rig.Node]*rig.Web),
+	}
+	t.Cleanup(func() {
 		if t.Failed() && b.daemon != nil {
-			t.Logf("the balancer wrote:\n%s", b.daemon.Output())
+			t.Logf("%s wrote:\n%s", n.Name, b.daemon.Output())
 		}
 	})
 	return b
@@ -68,7 +79,7 @@ func newBed(t *testing.T, cfg rig.Config) *bed {
 
 // newRemora is the program as an instance for one balancer, which goes with the lab.
 func newRemora(lab *rig.Lab, lb *rig.Node) rig.Remora {
-	r := rig.Remora{Binary: os.Getenv(binaryVariable), Instance: "e2e-" + lb.Namespace}
+	r := rig.Remora{Binary: os.Getenv(binaryVariable), Instance: "e2e-" + lb.Namespace, StateDir: filepath.Join(lab.Dir, "state"), RunDir: lab.Dir}
 	lab.OnClose(r.RemovePins)
 	return r
 }
@@ -116,17 +127,27 @@ func ipv6(n *rig.Node) netip.Addr { return n.IPv6 }
 // write writes the balancer's configuration: a service with both VIPs and these servers.
 func (b *bed) write(t *testing.T, servers []*rig.Node, pick func(*rig.Node) netip.Addr, more string) {
 	t.Helper()
+	var backends []string
+	for _, s := range servers {
+		backends = append(backends, fmt.Sprintf("%q", pick(s)))
+	}
+	b.writeText(t, webConfig(more, "tcp", backends...))
+}
+
+// webConfig is a configuration of a service with both VIPs on port 80, and these backends, each
+// written as in YAML.
+func webConfig(more, protocol string, backends ...string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "interface: %s\n%s", rig.BalancerInterface, more)
 	fmt.Fprintf(&text, "services:\n  - name: web\n    vips:\n")
 	for _, vip := range []netip.Addr{vip4(), vip6()} {
-		fmt.Fprintf(&text, "      - %q\n", netip.AddrPortFrom(vip, 80).String()+"/tcp")
+		fmt.Fprintf(&text, "      - %q\n", netip.AddrPortFrom(vip, 80).String()+"/"+protocol)
 	}
 	fmt.Fprintf(&text, "    backends:\n")
-	for _, s := range servers {
-		fmt.Fprintf(&text, "      - %q\n", pick(s).String())
+	for _, b := range backends {
+		fmt.Fprintf(&text, "      - %s\n", b)
 	}
-	b.writeText(t, text.String())
+	return text.String()
 }
 
 func (b *bed) writeText(t *testing.T, text string) {
@@ -140,7 +161,7 @@ func (b *bed) writeText(t *testing.T, text string) {
 func (b *bed) launchDaemon(t *testing.T) {
 	t.Helper()
 	command := b.remora.Run(b.config)
-	p, err := b.Balancers[0].Start(command[0], command[1:]...)
+	p, err := b.balancer.Start(command[0], command[1:]...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +172,7 @@ func (b *bed) launchDaemon(t *testing.T) {
 func (b *bed) startDaemon(t *testing.T) {
 	t.Helper()
 	b.launchDaemon(t)
-	b.awaitReals(t, "a running balancer", func(map[string]bool) bool { return true })
+	b.awaitReals(t, "a running balancer", func(realUses) bool { return true })
 }
 
 // start starts the servers and a balancer for all of them, with IPv4 in the outer headers.
@@ -162,26 +183,53 @@ func (b *bed) start(t *testing.T) {
 	b.startDaemon(t)
 }
 
-// reload has the daemon read its configuration again and waits until it names these servers and
-// no others.
+// reload has the daemon read its configuration again and waits until these servers get new
+// connections, and no others.
 func (b *bed) reload(t *testing.T, servers []*rig.Node) {
+	t.Helper()
+	b.hup(t)
+	b.awaitActive(t, "reload", servers)
+}
+
+// hup has the daemon read its configuration again.
+func (b *bed) hup(t *testing.T) {
 	t.Helper()
 	if err := b.daemon.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	b.awaitReals(t, "reload", func(reals map[string]bool) bool {
+}
+
+// awaitActive waits until these servers get new connections, and no others.
+func (b *bed) awaitActive(t *testing.T, what string, servers []*rig.Node) {
+	t.Helper()
+	b.awaitReals(t, what, func(uses realUses) bool {
 		for _, s := range servers {
-			if !reals[s.IPv4.String()] {
+			if uses[s.IPv4.String()] != "active" {
+				return false
+			}
+			delete(uses, s.IPv4.String())
+		}
+		for _, use := range uses {
+			if use == "active" {
 				return false
 			}
 		}
-		return len(reals) == len(servers)
+		return true
 	})
 }
 
-// awaitReals waits until the daemon is the writer and the addresses of the reals in its status
-// are as wanted, all with a next hop.
-func (b *bed) awaitReals(t *testing.T, what string, wanted func(map[string]bool) bool) {
+// awaitGone waits until nothing is left of a server.
+func (b *bed) awaitGone(t *testing.T, s *rig.Node) {
+	t.Helper()
+	b.awaitReals(t, "the end of "+s.Name, func(uses realUses) bool { return uses[s.IPv4.String()] == "" })
+}
+
+// realUses is what reals may get, by their address: active, draining or retired.
+type realUses map[string]string
+
+// awaitReals waits until the daemon is the writer and the uses of the reals in its status are as
+// wanted, and those that are active have a next hop.
+func (b *bed) awaitReals(t *testing.T, what string, wanted func(realUses) bool) {
 	t.Helper()
 	waitFor(t, what, func() error {
 		if err := b.daemon.Running(); err != nil {
@@ -194,19 +242,23 @@ func (b *bed) awaitReals(t *testing.T, what string, wanted func(map[string]bool)
 		if s.DaemonPID != b.daemon.Pid() {
 			return fmt.Errorf("the status names process %d, not %d", s.DaemonPID, b.daemon.Pid())
 		}
-		reals := make(map[string]bool)
+		var errs []error
 		for _, v := range s.VIPs {
+			uses := make(realUses)
 			for _, r := range v.Reals {
-				if r.State != "ok" {
-					return fmt.Errorf("real %s is %q", r.Address, r.State)
+				if r.Use == "active" && r.State != "ok" {
+					errs = append(errs, fmt.Errorf("real %s of %s is %q", r.Address, v.VIP, r.State))
 				}
-				reals[r.Address] = true
+				uses[r.Address] = r.Use
+			}
+			if shown := fmt.Sprint(uses); !wanted(uses) {
+				errs = append(errs, fmt.Errorf("%s has the reals %s", v.VIP, shown))
 			}
 		}
-		if len(s.VIPs) == 0 || !wanted(reals) {
-			return fmt.Errorf("the status names the reals %v", reals)
+		if len(s.VIPs) == 0 {
+			errs = append(errs, errors.New("the status has no VIP"))
 		}
-		return nil
+		return errors.Join(errs...)
 	})
 }
 
@@ -217,19 +269,26 @@ type status struct {
 	VIPs      []struct {
 		VIP     string `json:"vip"`
 		Packets uint64 `json:"packets"`
-		Reals   []struct {
+		// Slots are those of the ring, by state.
+		Slots map[string]int `json:"slots"`
+		Reals []struct {
 			Address string `json:"address"`
 			State   string `json:"state"`
+			Use     string `json:"use"`
+			Flows   int    `json:"flows"`
 			Packets uint64 `json:"packets"`
 		} `json:"reals"`
 	} `json:"vips"`
+	Flows struct {
+		Used int `json:"used"`
+	} `json:"flow_table"`
 	Reasons map[string]uint64 `json:"reasons"`
 }
 
 func (b *bed) status(ctx context.Context) (status, error) {
 	var s status
 	command := b.remora.Status("-o", "json", "--interval", "0s")
-	out, err := b.Balancers[0].Run(ctx, command[0], command[1:]...)
+	out, err := b.balancer.Run(ctx, command[0], command[1:]...)
 	if err != nil {
 		return s, err
 	}

@@ -19,7 +19,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +47,9 @@ type crashBed struct {
 	settledAt crashConfig
 	given     []crashConfig
 	traffic   *crashTraffic
+	// drained is whether the operator wants the moving service's drain; unsure, that the last command
+	// about it may have come too late for the daemon, or not.
+	drained, unsure bool
 	// cut counts the kills that left a change half done.
 	cut int
 }
@@ -61,11 +63,7 @@ func newCrashBed(t *testing.T) *crashBed {
 		t.Fatal(err)
 	}
 	b := &crashBed{
-		bed: &bed{
-			Lab:    lab,
-			remora: newRemora(lab, lab.Balancers[0]),
-			config: filepath.Join(lab.Dir, "remora.yaml"),
-		},
+		bed:  newBalancer(t, lab, lab.Balancers[0]),
 		rand: newCrashRand(t),
 	}
 	b.traffic = &crashTraffic{lab: lab, stop: make(chan struct{})}
@@ -105,9 +103,6 @@ func (b *crashBed) close(t *testing.T) {
 	}
 	if _, err := os.Stat(b.remora.PinDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("pins are left in %s (%v)", b.remora.PinDir(), err)
-	}
-	if t.Failed() && b.daemon != nil {
-		t.Logf("the last balancer wrote:\n%s", b.daemon.Output())
 	}
 }
 
@@ -150,8 +145,7 @@ func serveName(t *testing.T, n *rig.Node) {
 // give writes a configuration, which the daemon reads at its start or when told to.
 func (b *crashBed) give(t *testing.T, c crashConfig) {
 	t.Helper()
-	b.given = append(b.given, c)
-	b.traffic.expect(b.Servers, append(slices.Clone(b.given), b.settledAt)...)
+	b.expect(c)
 	next := b.config + ".new"
 	if err := os.WriteFile(next, []byte(c.yaml(b.Servers)), 0o600); err != nil {
 		t.Fatal(err)
@@ -159,6 +153,17 @@ func (b *crashBed) give(t *testing.T, c crashConfig) {
 	if err := os.Rename(next, b.config); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// expect says that a configuration may be in force from now on.
+func (b *crashBed) expect(c crashConfig) {
+	b.given = append(b.given, c)
+	b.traffic.expect(b.Servers, append(slices.Clone(b.given), b.settledAt)...)
+}
+
+// wanted is the configuration that is to be in force.
+func (b *crashBed) wanted() crashConfig {
+	return append([]crashConfig{b.settledAt}, b.given...)[len(b.given)]
 }
 
 // hup tells the daemon to read its configuration again. One that is starting listens as soon as it
@@ -174,9 +179,7 @@ func (b *crashBed) hup(t *testing.T) {
 		}
 		return nil
 	})
-	if err := b.daemon.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	b.bed.hup(t)
 }
 
 // killSoon kills the daemon at a random moment, and starts nothing.
@@ -200,35 +203,67 @@ func (b *crashBed) killSoon(t *testing.T) {
 // crash changes the configuration, kills the daemon during that, and starts another.
 func (b *crashBed) crash(t *testing.T) {
 	t.Helper()
-	switch b.rand.IntN(4) {
+	await := func() {} // what is under way when the daemon is killed
+	switch b.rand.IntN(6) {
 	case 0:
 		t.Log("reload")
-		b.give(t, randomConfig(b.rand))
+		b.give(t, randomConfig(b.rand, b.drained))
 		b.hup(t)
 	case 1:
 		t.Log("kill, and start with another file")
 		if err := b.daemon.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		b.give(t, randomConfig(b.rand))
+		b.give(t, randomConfig(b.rand, b.drained))
 		b.launchDaemon(t)
 	case 2:
 		t.Log("stop, and start with another file")
 		if err := b.daemon.Stop(waitTimeout); err != nil {
 			t.Fatal(err)
 		}
-		b.give(t, randomConfig(b.rand))
+		b.give(t, randomConfig(b.rand, b.drained))
 		b.launchDaemon(t)
 	case 3:
 		t.Log("reload twice")
-		b.give(t, randomConfig(b.rand))
+		b.give(t, randomConfig(b.rand, b.drained))
 		b.hup(t)
-		b.give(t, randomConfig(b.rand))
+		b.give(t, randomConfig(b.rand, b.drained))
+		b.hup(t)
+	case 4:
+		await = b.toggleDrain(t)
+	case 5:
+		await = b.toggleDrain(t)
+		b.give(t, randomConfig(b.rand, b.drained))
 		b.hup(t)
 	}
 	b.killSoon(t)
+	await()
 	b.lookAtRemains(t)
 	b.launchDaemon(t)
+}
+
+// toggleDrain begins or ends the moving service's drain. The function that it returns waits for the
+// command, and notes whether it succeeded: then that must survive.
+func (b *crashBed) toggleDrain(t *testing.T) (wait func()) {
+	t.Helper()
+	if b.rand.IntN(2) == 0 { // otherwise the daemon may be starting, and refuse
+		b.logged(t, 0, "control API served")
+	}
+	b.drained = !b.drained
+	b.expect(b.wanted().withDrain(b.drained))
+	t.Logf("drain: %t", b.drained)
+	p := b.startControl(t, b.drainCommand()...)
+	return func() {
+		t.Helper()
+		b.unsure = !strings.Contains(end(t, p).Error(), "without error")
+		t.Logf("the daemon answered: %t", !b.unsure)
+	}
+}
+
+// drainCommand makes the drain of the moving service as it is wanted.
+func (b *crashBed) drainCommand() []string {
+	verb := map[bool]string{true: "drain", false: "undrain"}[b.drained]
+	return []string{verb, moving(false).vips[0].String(), b.Servers[len(b.Servers)-1].IPv4.String()}
 }
 
 // lookAtRemains reads what a killed daemon left, which must be possible at any moment, and notes
@@ -252,7 +287,12 @@ func (b *crashBed) lookAtRemains(t *testing.T) {
 // settle waits until the daemon runs, and everything is as the file says and nothing else is there.
 func (b *crashBed) settle(t *testing.T) {
 	t.Helper()
-	want := b.given[len(b.given)-1]
+	want := b.wanted()
+	if b.unsure {
+		b.logged(t, 0, "control API served")
+		b.control(t, b.drainCommand()...)
+		b.unsure = false
+	}
 	waitFor(t, "everything to be as the file says", func() error {
 		if err := b.daemon.Running(); err != nil {
 			return err
@@ -260,7 +300,7 @@ func (b *crashBed) settle(t *testing.T) {
 		if !strings.Contains(b.daemon.Output(), "msg=running") {
 			return errors.New("the daemon does not run yet")
 		}
-		return errors.Join(b.checkStatus(t, want), b.checkPins(), b.checkSnapshot())
+		return errors.Join(b.checkStatus(t, want), b.checkPins(), b.checkSnapshot(), b.checkSlots())
 	})
 	b.settledAt, b.given = want, nil
 	b.traffic.settled(b.Servers, want)
@@ -288,7 +328,7 @@ func crashes(t *testing.T) int {
 // and each next daemon makes everything as its file says.
 func TestCrashes(t *testing.T) {
 	b := newCrashBed(t)
-	b.settledAt = crashConfig{anchor()}
+	b.settledAt = crashConfig{anchor(), moving(false, 1, 1, 1)}
 	b.give(t, b.settledAt)
 	b.launchDaemon(t)
 	b.settle(t)
@@ -317,7 +357,7 @@ func TestCrashes(t *testing.T) {
 func TestCrashAtFirstStart(t *testing.T) {
 	b := newCrashBed(t)
 	for range firstStartCrashes {
-		b.settledAt = randomConfig(b.rand)
+		b.settledAt = randomConfig(b.rand, b.drained)
 		b.give(t, b.settledAt)
 		b.launchDaemon(t)
 		b.killSoon(t)

@@ -18,6 +18,8 @@ const (
 	// extraServices is the number of services that come and go; each has extraAddresses addresses
 	// of either family, and up to extraPorts VIPs beside that on port 80.
 	extraServices, extraAddresses, extraPorts = 8, 2, 12
+	// The numbers of services: those that come and go lie in between.
+	anchorNumber, changingNumber, movingNumber = 0, 1, 2 + extraServices
 )
 
 // crashService is a service of a configuration.
@@ -27,6 +29,10 @@ type crashService struct {
 	ringSize uint32
 	// weights are those of the servers by their index; 0 is a backend without weight, -1 none.
 	weights []int
+	// drained tells that the operator drains the last server, for the first VIP.
+	drained bool
+	// drain is how long a server that is taken away keeps its connections; empty for the default.
+	drain string
 	// pick chooses the outer family.
 	pick func(*rig.Node) netip.Addr
 }
@@ -38,7 +44,11 @@ func (c crashConfig) yaml(servers []*rig.Node) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "interface: %s\nservices:\n", rig.BalancerInterface)
 	for _, s := range c {
-		fmt.Fprintf(&b, "  - name: %s\n    ring: {size: %d}\n    vips:\n", s.name, s.ringSize)
+		fmt.Fprintf(&b, "  - name: %s\n    ring: {size: %d}\n", s.name, s.ringSize)
+		if s.drain != "" {
+			fmt.Fprintf(&b, "    flows: {drain: %s}\n", s.drain)
+		}
+		fmt.Fprintf(&b, "    vips:\n")
 		for _, v := range s.vips {
 			fmt.Fprintf(&b, "      - %q\n", v)
 		}
@@ -52,17 +62,23 @@ func (c crashConfig) yaml(servers []*rig.Node) string {
 	return b.String()
 }
 
-// lines are what the configuration demands of the status: one line for each VIP, sorted.
+// takes tells whether a server gets new connections to a VIP.
+func (s crashService) takes(v lb.VIP, server int) bool {
+	return s.weights[server] > 0 && !(s.drained && v == s.vips[0] && server == len(s.weights)-1)
+}
+
+// lines are what the configuration demands of the status: one line for each VIP, sorted, with the
+// servers that get new connections.
 func (c crashConfig) lines(servers []*rig.Node) []string {
 	var lines []string
 	for _, s := range c {
-		var reals []string
-		for i, w := range s.weights {
-			if w >= 0 {
-				reals = append(reals, realLine(s.pick(servers[i]).String(), w))
-			}
-		}
 		for _, v := range s.vips {
+			var reals []string
+			for i, w := range s.weights {
+				if s.takes(v, i) {
+					reals = append(reals, realLine(s.pick(servers[i]).String(), w))
+				}
+			}
 			lines = append(lines, vipLine(v.String(), s.name, s.ringSize, reals))
 		}
 	}
@@ -70,13 +86,7 @@ func (c crashConfig) lines(servers []*rig.Node) []string {
 	return lines
 }
 
-func realLine(addr string, weight int) string {
-	state := "ok"
-	if weight == 0 {
-		state = "no weight"
-	}
-	return fmt.Sprintf("%s weight %d %s", addr, weight, state)
-}
+func realLine(addr string, weight int) string { return fmt.Sprintf("%s weight %d", addr, weight) }
 
 func vipLine(vip, service string, ringSize uint32, reals []string) string {
 	reals = slices.Sorted(slices.Values(reals))
@@ -87,23 +97,18 @@ func vipLine(vip, service string, ringSize uint32, reals []string) string {
 func (c crashConfig) takers(servers []*rig.Node) map[netip.Addr][]string {
 	takers := make(map[netip.Addr][]string)
 	for _, s := range c {
-		var names []string
-		for i, w := range s.weights {
-			if w > 0 {
-				names = append(names, servers[i].Name)
-			}
-		}
 		for _, v := range s.vips {
-			if v.Port == 80 {
-				takers[v.Addr] = names
+			for i := range s.weights {
+				if v.Port == 80 && s.takes(v, i) {
+					takers[v.Addr] = append(takers[v.Addr], servers[i].Name)
+				}
 			}
 		}
 	}
 	return takers
 }
 
-// crashVIP is the address of a service and family; 0 is the anchor, 1 the service that always is
-// there but changes, and others come and go.
+// crashVIP is an address of a service and family.
 func crashVIP(service, i int, six bool) netip.Addr {
 	if six {
 		return netip.MustParseAddr(fmt.Sprintf("2001:db8:ff::%x", 0x100*(i+1)+service))
@@ -114,7 +119,7 @@ func crashVIP(service, i int, six bool) netip.Addr {
 // crashVIPs are all addresses that a configuration can have.
 func crashVIPs() []netip.Addr {
 	var vips []netip.Addr
-	for service := range 2 + extraServices {
+	for service := range movingNumber + 1 {
 		for i := range extraAddresses {
 			vips = append(vips, crashVIP(service, i, false), crashVIP(service, i, true))
 		}
@@ -126,7 +131,7 @@ func crashVIPs() []netip.Addr {
 func anchor() crashService {
 	return crashService{
 		name:     "anchor",
-		vips:     []lb.VIP{tcp80(crashVIP(0, 0, false)), tcp80(crashVIP(0, 0, true))},
+		vips:     []lb.VIP{tcp80(crashVIP(anchorNumber, 0, false)), tcp80(crashVIP(anchorNumber, 0, true))},
 		ringSize: lb.DefaultRingSize,
 		weights:  []int{1, 1, 1},
 		pick:     ipv4,
@@ -135,15 +140,40 @@ func anchor() crashService {
 
 func tcp80(a netip.Addr) lb.VIP { return lb.VIP{Addr: a, Port: 80, Protocol: lb.TCP} }
 
-// randomConfig is the anchor, a service that changes, and some that come and go. A VIP can move from
-// one service to another, since services change their names.
-func randomConfig(r *rand.Rand) crashConfig {
-	changing := randomService(r, 1)
-	changing.vips = []lb.VIP{tcp80(crashVIP(1, 0, false)), tcp80(crashVIP(1, 0, true))}
-	c := crashConfig{anchor(), changing}
+// moving is the service whose servers change, but neither its ring's size nor how long servers keep
+// their connections: no connection to it may break. The last server is always in the file, and may be
+// drained.
+func moving(drained bool, weights ...int) crashService {
+	return crashService{
+		name:     "moving",
+		vips:     []lb.VIP{tcp80(crashVIP(movingNumber, 0, false)), tcp80(crashVIP(movingNumber, 0, true))},
+		ringSize: 4093,
+		weights:  weights,
+		drained:  drained,
+		pick:     ipv4,
+	}
+}
+
+// withDrain is the configuration with another state of the moving service's drain.
+func (c crashConfig) withDrain(drained bool) crashConfig {
+	c = slices.Clone(c)
+	for i := range c {
+		if c[i].name == "moving" {
+			c[i].drained = drained
+		}
+	}
+	return c
+}
+
+// randomConfig is the anchor, the moving service, one that changes in every way, and some that come and
+// go. A VIP can move from one service to another, since services change their names.
+func randomConfig(r *rand.Rand, drained bool) crashConfig {
+	changing := randomService(r, changingNumber)
+	changing.vips = []lb.VIP{tcp80(crashVIP(changingNumber, 0, false)), tcp80(crashVIP(changingNumber, 0, true))}
+	c := crashConfig{anchor(), moving(drained, 1+r.IntN(3), r.IntN(5)-1, 1+r.IntN(3)), changing}
 	for i := range extraServices {
 		if r.IntN(2) == 0 {
-			c = append(c, randomService(r, 2+i))
+			c = append(c, randomService(r, changingNumber+1+i))
 		}
 	}
 	r.Shuffle(len(c), func(i, j int) { c[i], c[j] = c[j], c[i] })
@@ -155,6 +185,7 @@ func randomService(r *rand.Rand, number int) crashService {
 		name:     fmt.Sprintf("%s-%d", []string{"web", "shop"}[r.IntN(2)], number),
 		ringSize: []uint32{4093, 4093, lb.DefaultRingSize}[r.IntN(3)],
 		weights:  []int{r.IntN(5) - 1, r.IntN(5) - 1, r.IntN(5) - 1},
+		drain:    []string{"", "0s", "1s"}[r.IntN(3)],
 		pick:     []func(*rig.Node) netip.Addr{ipv4, ipv6}[r.IntN(2)],
 	}
 	s.weights[r.IntN(len(s.weights))] = 1 + r.IntN(3) // somebody has to answer

@@ -4,9 +4,11 @@
 package e2e
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,8 +16,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/dataplane"
+	"github.com/remora-lb/remora/lb/maglev"
 	"github.com/remora-lb/remora/test/rig"
 )
 
@@ -31,6 +36,7 @@ type crashStatus struct {
 			Address string `json:"address"`
 			Weight  int    `json:"weight"`
 			State   string `json:"state"`
+			Use     string `json:"use"`
 		} `json:"reals"`
 	} `json:"vips"`
 }
@@ -38,7 +44,7 @@ type crashStatus struct {
 // checkStatus compares the status with a configuration.
 func (b *crashBed) checkStatus(t *testing.T, want crashConfig) error {
 	command := b.remora.Status("-o", "json", "--interval", "0s")
-	out, err := b.Balancers[0].Run(t.Context(), command[0], command[1:]...)
+	out, err := b.balancer.Run(t.Context(), command[0], command[1:]...)
 	if err != nil {
 		return err
 	}
@@ -53,7 +59,13 @@ func (b *crashBed) checkStatus(t *testing.T, want crashConfig) error {
 	for _, v := range s.VIPs {
 		var reals []string
 		for _, r := range v.Reals {
-			reals = append(reals, fmt.Sprintf("%s weight %d %s", r.Address, r.Weight, r.State))
+			if r.Use != "active" {
+				continue // it may have connections of before
+			}
+			reals = append(reals, realLine(r.Address, r.Weight))
+			if r.State != "ok" {
+				return fmt.Errorf("real %s of %s is %q", r.Address, v.VIP, r.State)
+			}
 		}
 		lines = append(lines, strings.Replace(vipLine(v.VIP, v.Service, v.RingSize, reals), "maglev-v2", v.RingHash, 1))
 	}
@@ -79,7 +91,7 @@ func (b *crashBed) checkPins() error {
 		"":                         {"generations", "links", "maps", "progs"},
 		"links":                    {rig.BalancerInterface},
 		at:                         {"maps", "progs"},
-		filepath.Join(at, "progs"): {"native"},
+		filepath.Join(at, "progs"): {"flow_clock", "native"},
 	} {
 		if got, err := names(filepath.Join(root, dir)); err != nil || !slices.Equal(got, want) {
 			return fmt.Errorf("in %q there are %v, want %v; error %v", dir, got, want, err)
@@ -150,7 +162,7 @@ func (b *crashBed) checkSnapshot() error {
 // counts those as wrongly addressed. The client sends only to VIPs that are there all the time.
 func (b *crashBed) checkBypass() error {
 	var text []byte
-	if err := b.Balancers[0].Do(func() (err error) {
+	if err := b.balancer.Do(func() (err error) {
 		text, err = os.ReadFile("/proc/thread-self/net/snmp")
 		return err
 	}); err != nil {
@@ -175,11 +187,97 @@ func (b *crashBed) checkBypass() error {
 	return nil
 }
 
+// vipInfo is what a pinned map says about a VIP, as far as it is needed here.
+type vipInfo struct {
+	Addr             [16]byte
+	Port             uint16
+	Protocol         uint8
+	_                uint8
+	_                uint32
+	RingFirst, Slots uint32
+	_                [68]byte
+}
+
+// checkSlots demands that each slot has the real that a fresh start would choose, and that those that
+// move had one of the same VIP.
+func (b *crashBed) checkSlots() error {
+	s, err := dataplane.ReadSnapshot(dataplane.DefaultBPFFS, b.remora.Instance)
+	if err != nil {
+		return err
+	}
+	members, vipOf := make(map[lb.VIP][]maglev.Member), make(map[lb.RealID]lb.VIP)
+	for _, r := range s.Reals {
+		vipOf[r.ID] = r.VIP
+		if r.Use == lb.RealActive {
+			members[r.VIP] = append(members[r.VIP], maglev.Member{ID: r.ID, Addr: r.Backend.Addr, Weight: r.Backend.Weight})
+		}
+	}
+	have, err := b.readSlots()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range s.VIPs {
+		want, err := maglev.Build(v.Ring, members[v.VIP])
+		if err != nil {
+			return err
+		}
+		wrong := 0
+		for i, slot := range have[v.VIP] {
+			if slot.Cur() != want[i].Cur() || slot.State() == lb.SlotMoving && vipOf[slot.Prev()] != v.VIP {
+				wrong++
+			}
+		}
+		if wrong > 0 || len(have[v.VIP]) != len(want) {
+			errs = append(errs, fmt.Errorf("%d of the %d slots of %v are wrong; there are to be %d", wrong, len(have[v.VIP]), v.VIP, len(want)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readSlots reads the rings from the pinned maps.
+func (b *crashBed) readSlots() (map[lb.VIP][]lb.Slot, error) {
+	dir := filepath.Join(b.remora.PinDir(), "maps")
+	infos, err := ebpf.LoadPinnedMap(filepath.Join(dir, "vip_infos"), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer infos.Close()
+	rings, err := ebpf.LoadPinnedMap(filepath.Join(dir, "rings"), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rings.Close()
+	memory, err := rings.Memory()
+	if err != nil {
+		return nil, err
+	}
+	slots := make(map[lb.VIP][]lb.Slot)
+	var key uint32
+	var info vipInfo
+	entries := infos.Iterate()
+	for entries.Next(&key, &info) {
+		if info.Slots == 0 {
+			continue
+		}
+		ring := make([]lb.Slot, info.Slots)
+		at := io.NewSectionReader(memory, 8*int64(info.RingFirst), 8*int64(info.Slots))
+		if err := binary.Read(at, binary.NativeEndian, ring); err != nil {
+			return nil, err
+		}
+		slots[lb.VIP{Addr: netip.AddrFrom16(info.Addr).Unmap(), Port: info.Port, Protocol: lb.Protocol(info.Protocol)}] = ring
+	}
+	return slots, entries.Err()
+}
+
 // snapshotLines is what the maps say, in the form of crashConfig.lines.
 func snapshotLines(s *dataplane.Snapshot) []string {
 	reals := make(map[lb.VIP][]string)
 	for _, r := range s.Reals {
-		reals[r.VIP] = append(reals[r.VIP], realLine(r.Backend.Addr.String(), int(r.Backend.Weight)))
+		reals[r.VIP] = slices.Clip(reals[r.VIP])
+		if r.Use == lb.RealActive {
+			reals[r.VIP] = append(reals[r.VIP], realLine(r.Backend.Addr.String(), int(r.Backend.Weight)))
+		}
 	}
 	var lines []string
 	for _, v := range s.VIPs {

@@ -24,8 +24,11 @@ const (
 	// longestPause is how long an answer may take: far more than any retransmission, so that only
 	// an interruption of forwarding, not a busy machine, takes longer.
 	longestPause = 3 * time.Second
-	// anchorConnections is the number of connections to each VIP of the anchor.
-	anchorConnections = 4
+	// anchorConnections is the number of connections to each VIP of the anchor, movingConnections that
+	// to each of the moving service.
+	anchorConnections, movingConnections = 4, 12
+	// longestConnection is how often a connection to the moving service asks at most.
+	longestConnection = 1000
 	// requesters is the number of goroutines that open new connections, one after another.
 	requesters = 2
 	// requestInterval is the time between two requests of one goroutine.
@@ -102,7 +105,13 @@ func (c *crashTraffic) start(t *testing.T, seed uint64) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.all.Go(func() { c.hold(conn, vip) })
+			c.all.Go(func() { c.hold(conn, vip, 0) })
+		}
+	}
+	for v, vip := range moving(false).vips {
+		for i := range movingConnections {
+			r := rand.New(rand.NewPCG(seed, uint64(100*(v+1)+i)))
+			c.all.Go(func() { c.follow(vip, r) })
 		}
 	}
 	for i := range requesters {
@@ -150,12 +159,27 @@ func (c *crashTraffic) dial(addr netip.Addr) (conn net.Conn, err error) {
 	return conn, err
 }
 
-// hold asks for the server's name on one connection until the traffic ends; the name and the
-// connection must stay.
-func (c *crashTraffic) hold(conn net.Conn, vip lb.VIP) {
+// follow opens one connection after the other, each for a random time, until the traffic ends.
+func (c *crashTraffic) follow(vip lb.VIP, r *rand.Rand) {
+	for {
+		conn, err := c.dial(vip.Addr)
+		if err != nil {
+			c.fail(fmt.Errorf("connect to %v: %v", vip, err))
+			return
+		}
+		if u := r.Float64(); !c.hold(conn, vip, 1+int(u*u*longestConnection)) { // many short ones, and some long ones
+			return
+		}
+	}
+}
+
+// hold asks for the server's name on one connection, so many times or, if that is 0, until the traffic
+// ends; the name and the connection must stay. It tells whether there is to be another.
+func (c *crashTraffic) hold(conn net.Conn, vip lb.VIP, times int) (more bool) {
 	defer conn.Close()
 	in := bufio.NewReader(conn)
 	var server string
+	asked := 0
 	c.every(func() bool {
 		start := time.Now()
 		name, err := askName(conn, in)
@@ -163,16 +187,27 @@ func (c *crashTraffic) hold(conn net.Conn, vip lb.VIP) {
 		if server == "" {
 			server = name
 		}
+		asked++
+		more = asked == times
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.answers++
 		c.longest = max(c.longest, took)
 		if err != nil || name != server {
-			c.failures = append(c.failures, fmt.Errorf("connection %v to %v: was on %q, is on %q after %v, error %v", conn.LocalAddr(), vip, server, name, took, err))
+			c.failures = append(c.failures, fmt.Errorf("connection %v to %v: was on %q, is on %q after %d questions and %v, error %v",
+				conn.LocalAddr(), vip, server, name, asked, took, err))
+			more = false
 			return false
 		}
-		return true
+		return !more
 	})
+	return more
+}
+
+func (c *crashTraffic) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failures = append(c.failures, err)
 }
 
 // requestAny makes a request to one of the addresses that are there before and after a change.
@@ -185,9 +220,9 @@ func (c *crashTraffic) requestAny(r *rand.Rand) {
 	c.request(addr)
 }
 
-// request asks for the server's name on a new connection. A connection that was there when its
-// server's slots moved may break, but for the anchor's; no answer may come from a server that the
-// VIP does not have.
+// request asks for the server's name on a new connection. A connection that was there when its ring
+// changed its size or its server's time was over may break, but for those that are kept; no answer may
+// come from a server that the VIP does not have.
 func (c *crashTraffic) request(addr netip.Addr) {
 	c.mu.Lock()
 	before, changing, epoch := c.takers[addr], c.changing, c.epoch
@@ -199,7 +234,7 @@ func (c *crashTraffic) request(addr netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.requests++
-	mayBreak := (changing || epoch != c.epoch) && !isAnchor(addr)
+	mayBreak := (changing || epoch != c.epoch) && !isKept(addr)
 	switch {
 	case err != nil && mayBreak:
 	case err != nil:
@@ -213,11 +248,12 @@ func (c *crashTraffic) request(addr netip.Addr) {
 // change: a server that lost a connection by it repeats its answer, and the client's reset may come
 // when the VIP is gone.
 func isPermanent(addr netip.Addr) bool {
-	return isAnchor(addr) || addr == crashVIP(1, 0, false) || addr == crashVIP(1, 0, true)
+	return isKept(addr) || addr == crashVIP(changingNumber, 0, false) || addr == crashVIP(changingNumber, 0, true)
 }
 
-func isAnchor(addr netip.Addr) bool {
-	return slices.ContainsFunc(anchor().vips, func(v lb.VIP) bool { return v.Addr == addr })
+// isKept tells that no connection to an address may break.
+func isKept(addr netip.Addr) bool {
+	return slices.ContainsFunc(slices.Concat(anchor().vips, moving(false).vips), func(v lb.VIP) bool { return v.Addr == addr })
 }
 
 func (c *crashTraffic) askOnce(addr netip.Addr) (string, error) {

@@ -26,6 +26,11 @@ func TestReload(t *testing.T) {
 	b.reload(t, two)
 	b.assertShared(t, vip4(), two...)
 	b.assertShared(t, vip6(), two...)
+	b.write(t, all, ipv4, "flows: {drain: 0s}\n")
+	b.reload(t, all)
+	b.write(t, two, ipv4, "flows: {drain: 0s}\n")
+	b.reload(t, two)
+	b.awaitGone(t, all[2])
 
 	for _, tc := range []struct {
 		name, text, log string
@@ -60,32 +65,6 @@ func TestReload(t *testing.T) {
 	b.reload(t, all)
 	b.assertShared(t, vip4(), all...)
 	b.assertShared(t, vip6(), all...)
-}
-
-// TestConnectionsSurviveRemoval removes a server; the connections of the others stay where they
-// are.
-func TestConnectionsSurviveRemoval(t *testing.T) {
-	b := newBed(t, rig.Config{})
-	b.start(t)
-	gone, stay := b.Servers[1], []*rig.Node{b.Servers[0], b.Servers[2]}
-	conns := b.connections(t, b.Servers...)
-
-	b.write(t, stay, ipv4, "")
-	b.reload(t, stay)
-	for _, c := range conns {
-		if c.server != gone.Name {
-			c.assertStays(t)
-		}
-	}
-	b.assertShared(t, vip4(), stay...)
-
-	b.write(t, b.Servers, ipv4, "")
-	b.reload(t, b.Servers)
-	for _, c := range conns {
-		if c.server != gone.Name {
-			c.assertStays(t)
-		}
-	}
 }
 
 // TestKilledDaemon kills the daemon in the middle of transfers; they go on, and the next daemon
@@ -135,10 +114,7 @@ func TestReloadDuringStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.writeText(t, string(text)+"      - 10.10.1.99\n")
-	command := b.remora.Run(b.config)
-	if b.daemon, err = b.Balancers[0].Start(command[0], command[1:]...); err != nil {
-		t.Fatal(err)
-	}
+	b.launchDaemon(t)
 	waitFor(t, "the daemon to have the instance", func() error {
 		if err := b.daemon.Running(); err != nil {
 			return err
@@ -192,14 +168,14 @@ func TestOnce(t *testing.T) {
 	b.write(t, b.Servers, ipv4, "")
 	command := b.remora.Run(b.config, "--once")
 	for range 2 { // the second time there is nothing to do
-		if out, err := b.Balancers[0].Run(within(t), command[0], command[1:]...); err != nil {
+		if out, err := b.balancer.Run(within(t), command[0], command[1:]...); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		b.assertShared(t, vip4(), b.Servers...)
 		b.assertShared(t, vip6(), b.Servers...)
 	}
 	b.write(t, b.Servers[:1], ipv4, "")
-	if _, err := b.Balancers[0].Run(within(t), command[0], command[1:]...); err != nil {
+	if _, err := b.balancer.Run(within(t), command[0], command[1:]...); err != nil {
 		t.Fatal(err)
 	}
 	b.assertShared(t, vip4(), b.Servers[0])
@@ -236,14 +212,9 @@ func TestServersComeLate(t *testing.T) {
 	b := newBed(t, rig.Config{Servers: 2})
 	b.startServers(t, ipv4)
 	b.writeText(t, "interface: lan0\nservices: []\n")
-	command := b.remora.Run(b.config)
-	p, err := b.Balancers[0].Start(command[0], command[1:]...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.daemon = p
+	b.launchDaemon(t)
 	waitFor(t, "a running balancer", func() error {
-		if err := p.Running(); err != nil {
+		if err := b.daemon.Running(); err != nil {
 			return err
 		}
 		_, err := b.status(t.Context())

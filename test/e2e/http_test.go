@@ -45,8 +45,9 @@ func (b *bed) curl(t *testing.T, args ...string) string {
 func (b *bed) assertShared(t *testing.T, vip netip.Addr, servers ...*rig.Node) {
 	t.Helper()
 	answers := make(map[string]int)
-	for range requestsPerVIP {
-		answers[strings.TrimSpace(b.curl(t, url(vip, "/")))]++
+	out := b.curl(t, "--fail-early", "-H", "Connection: close", fmt.Sprintf("%s?[1-%d]", url(vip, "/"), requestsPerVIP))
+	for name := range strings.FieldsSeq(out) {
+		answers[name]++
 	}
 	for _, s := range servers {
 		if answers[s.Name] == 0 {
@@ -102,7 +103,7 @@ func TestHTTP(t *testing.T) {
 		t.Run(tun.name, func(t *testing.T) {
 			b := newBed(t, rig.Config{})
 			b.startServers(t, tun.pick)
-			b.write(t, b.Servers, tun.pick, tun.config(b.Balancers[0]))
+			b.write(t, b.Servers, tun.pick, tun.config(b.balancer))
 			b.startDaemon(t)
 			for _, vip := range []netip.Addr{vip4(), vip6()} {
 				t.Run(vip.String(), func(t *testing.T) {
@@ -119,21 +120,34 @@ func TestHTTP(t *testing.T) {
 // assertTransfer downloads and uploads a large file through a VIP.
 func (b *bed) assertTransfer(t *testing.T, vip netip.Addr) {
 	t.Helper()
-	want, err := os.ReadFile(b.webs[b.Servers[0]].Large)
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(t.TempDir(), "download")
 	b.curl(t, "-o", path, url(vip, "/large"))
-	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("downloaded %d bytes that are not the %d of the file, error %v", len(got), len(want), err)
+	if err := b.sameAsLarge(path); err != nil {
+		t.Fatal(err)
 	}
 	name := "from-" + strings.ReplaceAll(vip.String(), ":", "-")
 	out := b.curl(t, "-T", path, "-o", "/dev/null", "-w", "%{http_code}", url(vip, "/upload/"+name))
 	if out != "201" {
 		t.Errorf("upload: HTTP status %q", out)
 	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.assertUploaded(t, name, want)
+}
+
+// sameAsLarge compares a file with the servers' large file.
+func (b *bed) sameAsLarge(path string) error {
+	want, err := os.ReadFile(b.webs[b.Servers[0]].Large)
+	if err != nil {
+		return err
+	}
+	got, err := os.ReadFile(path)
+	if err == nil && !bytes.Equal(got, want) {
+		err = fmt.Errorf("downloaded %d bytes that are not the %d of the file", len(got), len(want))
+	}
+	return err
 }
 
 // assertUploaded demands that exactly one server has a file, with this content.

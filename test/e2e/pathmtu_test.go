@@ -47,7 +47,7 @@ func TestPathMTU(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.startServers(t, tun.pick)
-			b.write(t, b.Servers, tun.pick, tun.config(b.Balancers[0]))
+			b.write(t, b.Servers, tun.pick, tun.config(b.balancer))
 			b.startDaemon(t)
 			for _, vip := range []netip.Addr{vip4(), vip6()} {
 				t.Run(vip.String(), func(t *testing.T) { b.tryPathMTU(t, vip) })
@@ -157,7 +157,7 @@ func (b *bed) steer(t *testing.T, cause func()) uint64 {
 func (b *bed) sniffHost(t *testing.T) sniffer {
 	t.Helper()
 	var s sniffer
-	err := b.Balancers[0].Do(func() (err error) {
+	err := b.balancer.Do(func() (err error) {
 		s, err = openSniffer(rig.BalancerInterface)
 		return err
 	})

@@ -59,9 +59,10 @@ func TestPlainUser(t *testing.T) {
 
 	apply := func(capabilities ...string) (string, error) {
 		list := "+" + strings.Join(capabilities, ",+")
-		return b.Balancers[0].Run(within(t), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+		return b.balancer.Run(within(t), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
 			"--inh-caps="+list, "--ambient-caps="+list,
-			binary, "run", "-c", config, "--once", "--bpffs", bpffs, "--instance", "plain")
+			binary, "run", "-c", config, "--once", "--bpffs", bpffs, "--instance", "plain",
+			"--state-dir", filepath.Join(dir, "state"))
 	}
 	_, err := apply("bpf", "net_admin")
 	if err == nil || !strings.Contains(err.Error(), "missing CAP_PERFMON (") || !strings.Contains(err.Error(), "uid 65534") {

@@ -23,7 +23,7 @@ func (b *bed) sniff(t *testing.T) sniffer {
 	t.Helper()
 	var s sniffer
 	err := b.Router.Do(func() (err error) {
-		s, err = openSniffer("to-" + b.Balancers[0].Name)
+		s, err = openSniffer("to-" + b.balancer.Name)
 		return err
 	})
 	if err != nil {

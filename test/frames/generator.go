@@ -16,13 +16,20 @@ import (
 // (320 bytes); see bpf_prog_test_run_xdp in net/bpf/test_run.c.
 const MaxLen = 4096 - 256 - 320
 
-// Generator makes frames of all kinds at random, good and bad: the same frames in the same order
-// for the same seed and targets. It belongs to one goroutine.
+// Generator makes frames of all kinds at random, good and bad, and changes of the tables between
+// them: the same in the same order for the same seed, targets and tables. Most frames are of few
+// flows, which change slowly, so that flows are met again. It belongs to one goroutine.
 type Generator struct {
 	rng     *rand.Rand
 	targets []lb.VIP
 	kinds   []kind
 	weights int // the sum of all kinds'
+
+	// The few that the usual frames are of, which are most.
+	usual              bool // of the frame that is being made
+	busy               []lb.VIP
+	clients4, clients6 []netip.Addr
+	ports              []uint16
 }
 
 // Generated is one frame of a Generator.
@@ -41,11 +48,16 @@ func NewGenerator(rng *rand.Rand, targets ...lb.VIP) *Generator {
 	for _, k := range g.kinds {
 		g.weights += k.weight
 	}
+	g.meetOthers()
 	return g
 }
 
 // Next makes the next frame.
 func (g *Generator) Next() Generated {
+	if g.rng.IntN(64) == 0 {
+		g.meetAnother()
+	}
+	g.usual = g.rng.IntN(5) > 0
 	n := g.rng.IntN(g.weights)
 	for _, k := range g.kinds {
 		if n -= k.weight; n < 0 {
@@ -65,13 +77,13 @@ type kind struct {
 
 func kinds() []kind {
 	return []kind{
-		{"to a VIP", 30, (*Generator).hit},
+		{"to a VIP", 90, (*Generator).hit},
 		{"near the MTU", 5, (*Generator).nearMTU},
 		{"to another port, protocol or address", 6, (*Generator).miss},
 		{"with IPv4 options or IPv6 extension headers", 8, (*Generator).extended},
 		{"fragment", 5, (*Generator).fragment},
 		{"echo request", 8, (*Generator).echo},
-		{"ICMP error", 12, (*Generator).icmpError},
+		{"ICMP error", 20, (*Generator).icmpError},
 		{"ICMP error, not about a flow", 8, (*Generator).strayError},
 		{"ICMP error, cut", 6, (*Generator).cutError},
 		{"other ICMP", 4, (*Generator).icmp},
@@ -208,18 +220,22 @@ func (g *Generator) ipv6(dst netip.Addr, payload Payload) IPv6 {
 	}
 }
 
-// flow is a TCP segment or UDP datagram to the VIP from any port.
+// flow is a TCP segment or UDP datagram to the VIP from any port. Random data begins with each type
+// of QUIC packet often enough.
 func (g *Generator) flow(vip lb.VIP, data []byte) Payload {
-	sport, dport := uint16(g.rng.IntN(1<<16)), vip.Port
+	sport, dport := g.port(), vip.Port
 	if dport == 0 {
-		dport = pick(g, []uint16{0, 53, 443, uint16(g.rng.IntN(1 << 16))})
+		dport = pick(g, []uint16{0, 443, 443, 443})
+		if !g.usual {
+			dport = uint16(g.rng.IntN(1 << 16))
+		}
 	}
 	if vip.Protocol == lb.UDP {
 		return UDP{SrcPort: sport, DstPort: dport, NoChecksum: g.rng.IntN(5) == 0, Data: data}
 	}
 	tcp := TCP{
 		SrcPort: sport, DstPort: dport, Seq: g.rng.Uint32(), Ack: g.rng.Uint32(),
-		Flags: pick(g, []uint8{SYN, SYN | ACK, ACK, ACK | PSH, FIN | ACK, RST}), Window: uint16(g.rng.IntN(1 << 16)),
+		Flags: pick(g, tcpFlags), Window: uint16(g.rng.IntN(1 << 16)),
 		Data: data,
 	}
 	if g.rng.IntN(3) == 0 {
@@ -228,20 +244,22 @@ func (g *Generator) flow(vip lb.VIP, data []byte) Payload {
 	return tcp
 }
 
-// target is any of the targets.
-func (g *Generator) target() lb.VIP { return pick(g, g.targets) }
+// tcpFlags are those of all segments that matter, the common ones more than once.
+var tcpFlags = []uint8{
+	SYN, SYN, SYN, SYN | ACK, SYN | RST, ACK, ACK, ACK, ACK | PSH, ACK | PSH, FIN | ACK, FIN | ACK, RST, RST | ACK, 0,
+}
 
 // targetOf is any of the targets of a family.
 func (g *Generator) targetOf(v6 bool) lb.VIP {
 	for {
-		if vip := g.target(); vip.Addr.Is6() == v6 {
+		if vip := pick(g, g.targets); vip.Addr.Is6() == v6 {
 			return vip
 		}
 	}
 }
 
-// source is any client address, and now and then one that no client has.
-func (g *Generator) source(v6 bool) netip.Addr {
+// anyAddr is any client address, and now and then one that no client has.
+func (g *Generator) anyAddr(v6 bool) netip.Addr {
 	odd := g.rng.IntN(20) == 0
 	b := g.bytes(16)
 	switch {

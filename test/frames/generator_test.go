@@ -40,7 +40,7 @@ func TestGeneratorRepeats(t *testing.T) {
 
 func TestTablesRepeat(t *testing.T) {
 	a, b := Tables(3), Tables(3)
-	if !maps.EqualFunc(a.VIPs, b.VIPs, slices.Equal) || !maps.Equal(a.Reals, b.Reals) {
+	if !sameTables(a, b) {
 		t.Error("two table sets of one seed differ")
 	}
 }
@@ -73,7 +73,7 @@ func TestEveryReasonOccurs(t *testing.T) {
 		var reasons [lb.ReasonLen]int
 		forwarded := map[lb.VIP]int{}
 		for range frames {
-			res := tables.Process(g.Next().Bytes)
+			res := tables.Process(g.Next().Bytes, nil)
 			reasons[res.Reason]++
 			if res.Reason == lb.ReasonForwarded {
 				forwarded[tables.Reals[res.Real].VIP]++
@@ -88,8 +88,8 @@ func TestEveryReasonOccurs(t *testing.T) {
 				t.Errorf("seed %d: only %d of %d frames end as %s", seed, n, frames, r)
 			}
 		}
-		// All VIPs forward but those that never can: per family an empty ring, unknown reals and an MTU of 0.
-		if want := len(tables.VIPs) - 6; len(forwarded) < want {
+		// All VIPs forward but those that never can: per family an empty ring, unknown reals twice and an MTU of 0.
+		if want := len(tables.VIPs) - 8; len(forwarded) < want {
 			t.Errorf("seed %d: only %d VIPs forward, want %d", seed, len(forwarded), want)
 		}
 	}
@@ -110,27 +110,94 @@ func TestTablesAreVaried(t *testing.T) {
 		if real.ID != id || real.Backend.Addr != real.Tunnel.Destination {
 			t.Errorf("real %d contradicts itself: %+v", id, real)
 		}
-		ring, ok := tables.VIPs[real.VIP]
+		vip, ok := tables.VIPs[real.VIP]
 		if !ok {
 			t.Errorf("real %d belongs to %s, which is not there", id, real.VIP)
 		}
 		seen[variety{
 			real.VIP.Addr.Is6(), real.Tunnel.Destination.Is6(), real.Tunnel.Encap, real.Tunnel.Checksum,
-			len(ring), real.VIP.Port == 0,
+			len(vip.Ring), real.VIP.Port == 0,
 		}] = true
 	}
 	if want := 2 * 2 * 3 * 2 * 2; len(seen) < want {
 		t.Errorf("%d combinations, want %d", len(seen), want)
 	}
-	unstable := 0
-	for _, ring := range tables.VIPs {
-		for _, slot := range ring {
-			if !slot.Stable() {
-				unstable++
-			}
+}
+
+// TestTablesHaveAllStates counts by flow mode and state of the slot, and reals by use.
+func TestTablesHaveAllStates(t *testing.T) {
+	tables := Tables(1)
+	var slots [4][lb.SlotStateLen]int
+	for _, vip := range tables.VIPs {
+		for _, slot := range vip.Ring {
+			slots[vip.Flows][slot.State()]++
 		}
 	}
-	if unstable == 0 {
-		t.Error("no slot is unstable")
+	var uses [3]int
+	for _, r := range tables.Reals {
+		uses[r.Use]++
+	}
+	t.Logf("slots %v, reals %v", slots, uses)
+	for mode, states := range slots {
+		if n := slices.Min(states[:]); n < 1000 {
+			t.Errorf("%d slots of a state in VIPs with flow mode %s: %v", n, lb.FlowMode(mode), states)
+		}
+	}
+	if n := slices.Min(uses[:]); n < 10 {
+		t.Errorf("%d reals of a use: %v", n, uses)
+	}
+}
+
+// TestChangesRepeat makes the same changes of equal tables, and sees that they reach no ring and no
+// map that was there before.
+func TestChangesRepeat(t *testing.T) {
+	const changes = 300
+	untouched, a, b := Tables(3), Tables(3), Tables(3)
+	earlier := *a
+	a.VIPs, a.Reals = maps.Clone(a.VIPs), maps.Clone(a.Reals)
+	x, y := generator(t, a, 7), generator(t, b, 7)
+	for range changes {
+		x.Change(a).Apply(a, nil)
+		y.Change(b).Apply(b, nil)
+	}
+	if !sameTables(a, b) {
+		t.Error("changes of one seed differ")
+	}
+	if sameTables(a, untouched) || !sameTables(&earlier, untouched) {
+		t.Error("changes change nothing, or too much")
+	}
+	for vip, entry := range a.VIPs {
+		if len(entry.Ring) != len(earlier.VIPs[vip].Ring) {
+			t.Errorf("the ring of %s has another length", vip)
+		}
+	}
+}
+
+func sameTables(a, b *model.Tables) bool {
+	return maps.EqualFunc(a.VIPs, b.VIPs, sameVIP) && maps.Equal(a.Reals, b.Reals)
+}
+
+func sameVIP(a, b model.VIP) bool { return a.Flows == b.Flows && slices.Equal(a.Ring, b.Ring) }
+
+// TestFlowsAreMetAgain counts the flows that are met, and how often, in a row of frames that a test
+// may run with one flow table.
+func TestFlowsAreMetAgain(t *testing.T) {
+	tables := Tables(1)
+	g := generator(t, tables, 5)
+	const frames, rows = 1000, 50
+	flows, packets := 0, 0
+	for range rows {
+		met := map[model.Flow]bool{}
+		for range frames {
+			if res := tables.Process(g.Next().Bytes, nil); res.Flow.Flow != (model.Flow{}) {
+				met[res.Flow.Flow] = true
+				packets++
+			}
+		}
+		flows += len(met)
+	}
+	t.Logf("of %d frames, %.0f need the flow table; they are of %.0f flows", frames, float64(packets)/rows, float64(flows)/rows)
+	if packets < 2*flows || flows < 20*rows {
+		t.Errorf("%d packets of %d flows", packets, flows)
 	}
 }

@@ -68,7 +68,7 @@ func TestICMPErrorsMeetWhatTheyShould(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var reasons [lb.ReasonLen]int
 			for range each {
-				reasons[tables.Process(c.frame()).Reason]++
+				reasons[tables.Process(c.frame(), nil).Reason]++
 			}
 			for reason, least := range c.want {
 				if n := reasons[reason]; n < least*each/1000 {
@@ -93,7 +93,7 @@ func TestCutErrorsEndAtEveryByte(t *testing.T) {
 			continue
 		}
 		told = false
-		tables.Process(b)
+		tables.Process(b, nil)
 		length := int(b[16])<<8 | int(b[17])
 		if ends[length] == nil {
 			ends[length] = map[bool]bool{}

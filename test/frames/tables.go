@@ -18,15 +18,18 @@ import (
 // otherRingSize is a ring size that is not Katran's, so that both ways from hash to slot are met.
 const otherRingSize = 4093
 
+// unknownID is an id between others that no record has.
+const unknownID lb.RealID = 100
+
 // Tables is a table set that meets every reason but no_room, the same for the same seed: VIPs of
 // both families, each with reals of either family, by IPIP, GUE and GUE with checksum, in rings
 // of both kinds of size, on single ports and on all ports; and VIPs whose rings and reals are wanting.
-// Rings are filled at random and not by Maglev. Some name reals that have no record, and some
-// have slots that are not stable.
+// VIPs are of all flow modes and reals of all uses. Rings are filled at random and not by Maglev, with
+// slots in all states. Some name reals that have no record.
 func Tables(seed uint64) *model.Tables {
 	b := &tablesBuilder{
 		rng:    rand.New(rand.NewPCG(seed, 0)),
-		tables: &model.Tables{VIPs: map[lb.VIP]model.Ring{}, Reals: map[lb.RealID]lb.Real{}},
+		tables: &model.Tables{VIPs: map[lb.VIP]model.VIP{}, Reals: map[lb.RealID]lb.Real{}},
 	}
 	for _, v6 := range []bool{false, true} {
 		for _, realV6 := range []bool{false, true} {
@@ -58,6 +61,7 @@ type tablesBuilder struct {
 	rng    *rand.Rand
 	tables *model.Tables
 	addrs  byte
+	modes  int
 	lastID lb.RealID
 }
 
@@ -72,26 +76,26 @@ func (b *tablesBuilder) addSoundVIPs(v6, realV6 bool, size uint32, tunnel tunnel
 		for range 3 {
 			ids = append(ids, b.addReal(vip, realV6, tunnel, nextHop(b.lastID)))
 		}
-		b.tables.VIPs[vip] = b.ring(size, ids...)
+		b.addVIP(vip, b.ring(size, ids...))
 	}
 }
 
-// addWantingVIPs adds VIPs of one family that drop some or all of their packets, and one with
-// slots that are not stable.
+// addWantingVIPs adds VIPs of one family that drop some or all of their packets, and one whose slots
+// are words of which some are no slots that remora writes.
 func (b *tablesBuilder) addWantingVIPs(v6 bool) {
 	add := func(fill func(vip lb.VIP) model.Ring) {
 		vip := lb.VIP{Addr: b.nextAddr(v6), Port: 80, Protocol: lb.TCP}
 		if b.addrs%2 == 0 {
 			vip.Port, vip.Protocol = 0, lb.UDP
 		}
-		b.tables.VIPs[vip] = fill(vip)
+		b.addVIP(vip, fill(vip))
 	}
 	sound := func(vip lb.VIP) lb.RealID { return b.addReal(vip, v6, ipip, nextHop(0)) }
 	unresolved := lb.NextHop{MTU: 1500, Problem: "no neighbour entry"}
 
 	add(func(lb.VIP) model.Ring { return b.ring(otherRingSize, 0) })
 	add(func(vip lb.VIP) model.Ring { return b.ring(otherRingSize, 0, sound(vip)) })
-	add(func(lb.VIP) model.Ring { return b.ring(otherRingSize, b.nextID(), lb.MaxRealID) })
+	add(func(lb.VIP) model.Ring { return b.ring(otherRingSize, b.nextID()) })
 	add(func(vip lb.VIP) model.Ring {
 		return b.ring(otherRingSize, b.addReal(vip, v6, gue, unresolved), sound(vip))
 	})
@@ -104,19 +108,73 @@ func (b *tablesBuilder) addWantingVIPs(v6 bool) {
 	add(func(vip lb.VIP) model.Ring {
 		ring := b.ring(otherRingSize, sound(vip), sound(vip))
 		for i := range ring {
-			ring[i] |= lb.Slot(ring[b.rng.IntN(len(ring))].Cur())<<32 | lb.Slot(b.rng.IntN(4))<<62
+			prev, state := ring[b.rng.IntN(len(ring))].Cur(), b.rng.IntN(int(lb.SlotStateLen))
+			ring[i] = lb.StableSlot(ring[i].Cur()) | lb.Slot(prev)<<32 | lb.Slot(state)<<62
 		}
 		return ring
 	})
+	b.addGreatestID(v6)
 }
 
-// ring is filled with the ids at random.
+// addGreatestID adds a VIP whose slots name the greatest id that a real may have, and none has. There
+// is no room for its record, so nothing is to be asked of its flows: the slots stay stable.
+func (b *tablesBuilder) addGreatestID(v6 bool) {
+	ring := make(model.Ring, otherRingSize)
+	for i := range ring {
+		ring[i] = lb.StableSlot(lb.MaxRealID)
+	}
+	vip := lb.VIP{Addr: b.nextAddr(v6), Port: 443, Protocol: lb.TCP}
+	b.tables.VIPs[vip] = model.VIP{Ring: ring, Flows: lb.FlowTransitions}
+}
+
+// addVIP adds a VIP, with each flow mode in turn.
+func (b *tablesBuilder) addVIP(vip lb.VIP, ring model.Ring) {
+	b.tables.VIPs[vip] = model.VIP{Ring: ring, Flows: flowModes[b.modes%len(flowModes)]}
+	b.modes++
+}
+
+// flowModes are all of them, some more than once; their number has no factor in common with those of
+// tunnels, rings and families.
+var flowModes = []lb.FlowMode{
+	lb.FlowTransitions, lb.FlowQUIC, lb.FlowAlways, lb.FlowTransitions, lb.FlowNever, lb.FlowQUIC,
+	lb.FlowAlways, lb.FlowQUIC, lb.FlowNever, lb.FlowTransitions, lb.FlowQUIC,
+}
+
+// ring is filled with slots that name the ids, at random.
 func (b *tablesBuilder) ring(size uint32, ids ...lb.RealID) model.Ring {
 	ring := make(model.Ring, size)
 	for i := range ring {
-		ring[i] = lb.StableSlot(ids[b.rng.IntN(len(ids))])
+		ring[i] = anySlot(b.rng, ids)
 	}
 	return ring
+}
+
+// anySlot is a slot in any state that names some of the ids, now and then as its previous real one
+// that no record has.
+func anySlot(rng *rand.Rand, ids []lb.RealID) lb.Slot {
+	cur, prev := ids[rng.IntN(len(ids))], ids[rng.IntN(len(ids))]
+	switch rng.IntN(32) {
+	case 0:
+		prev = 0
+	case 1:
+		prev = unknownID
+	case 2:
+		prev = lb.MaxRealID
+	}
+	switch rng.IntN(8) {
+	case 0, 1, 2:
+		return lb.StableSlot(cur)
+	case 3, 4, 5:
+		return lb.MovingSlot(cur, prev)
+	case 6:
+		return lb.SettlingSlot(cur)
+	}
+	return lb.LingeringSlot(cur)
+}
+
+// anyUse is any use of a real, mostly the common one.
+func anyUse(rng *rand.Rand) lb.RealUse {
+	return []lb.RealUse{lb.RealActive, lb.RealActive, lb.RealActive, lb.RealDraining, lb.RealRetired}[rng.IntN(5)]
 }
 
 func (b *tablesBuilder) addReal(vip lb.VIP, v6 bool, kind tunnelKind, hop lb.NextHop) lb.RealID {
@@ -128,13 +186,17 @@ func (b *tablesBuilder) addReal(vip lb.VIP, v6 bool, kind tunnelKind, hop lb.Nex
 	b.tables.Reals[id] = lb.Real{
 		ID: id, VIP: vip, Backend: lb.Backend{Addr: addr, Weight: 1},
 		Tunnel: tunnelTo(addr, kind), NextHop: hop,
+		Use: anyUse(b.rng), Generation: uint8(b.rng.UintN(256)),
 	}
 	return id
 }
 
-// nextID leaves gaps between the ids.
+// nextID leaves gaps between the ids, and one at unknownID.
 func (b *tablesBuilder) nextID() lb.RealID {
 	b.lastID += 1 + lb.RealID(b.rng.IntN(3))
+	if b.lastID == unknownID {
+		b.lastID++
+	}
 	return b.lastID
 }
 

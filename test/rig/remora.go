@@ -25,11 +25,24 @@ type Remora struct {
 	Binary string
 	// Instance is the name under which it pins its maps; no two balancers may share it.
 	Instance string
+	// StateDir is where balancers keep their own state, and RunDir is where their control sockets are.
+	// Whoever made them removes them.
+	StateDir, RunDir string
 }
 
 // Run is the command of a balancer.
 func (r Remora) Run(config string, more ...string) []string {
-	return append([]string{r.Binary, "run", "-c", config, "--instance", r.Instance}, more...)
+	command := []string{r.Binary, "run", "-c", config, "--instance", r.Instance,
+		"--state-dir", r.StateDir, "--socket", r.Socket()}
+	return append(command, more...)
+}
+
+// Socket is where the instance's daemon serves its control API.
+func (r Remora) Socket() string { return filepath.Join(r.RunDir, r.Instance+".sock") }
+
+// Control is a command that asks the instance's daemon.
+func (r Remora) Control(command ...string) []string {
+	return append([]string{r.Binary}, append(command, "--socket", r.Socket())...)
 }
 
 // Status is the command that tells about the balancer.

@@ -160,6 +160,9 @@ func (s *Source) readService(ctx context.Context, w Watch, claims bool) {
 		what:        "service " + quote(w.Service),
 		options: api.QueryOptions{
 			Datacenter: w.Datacenter, Namespace: w.Namespace, Partition: w.Partition, Filter: w.filter(),
+			// An agent answers blocking queries from its streaming cache, which knows neither whether
+			// there is a leader nor what ACLs took away, unless it has to sort: then it asks a server.
+			Near: "_agent",
 		},
 		ask: func(c *api.Client, o *api.QueryOptions) ([]Instance, *api.QueryMeta, error) {
 			return s.instances(c, d, w.Service, o)

@@ -17,8 +17,8 @@ func (d *Dataplane) check() {
 	for id, p := range d.rings {
 		live[p] = true
 		for i, s := range p.slots {
-			if _, ok := d.reals[s.Cur()]; !ok && s.Cur() != 0 {
-				d.tb.Errorf("slot %d of ring %d names real %d, which has no record", i, id, s.Cur())
+			if named := d.unknownReal(s); named != 0 {
+				d.tb.Errorf("slot %d of ring %d names real %d, which has no record", i, id, named)
 				break
 			}
 		}
@@ -35,19 +35,27 @@ func (d *Dataplane) check() {
 	d.checkRoom(live)
 }
 
+// unknownReal is a real without a record that the slot names; 0 if there is none.
+func (d *Dataplane) unknownReal(s lb.Slot) lb.RealID {
+	for _, id := range []lb.RealID{s.Cur(), s.Prev()} {
+		if _, ok := d.reals[id]; !ok && id != 0 {
+			return id
+		}
+	}
+	return 0
+}
+
 // checkVIP looks along the way of the VIP's packets.
 func (d *Dataplane) checkVIP(v vip) {
 	if d.rings[v.RingID] == nil {
 		d.tb.Errorf("VIP %s names ring %d, which is not there", v.VIP, v.RingID)
 	}
 	for i, s := range v.place.slots {
-		if s.Cur() == 0 {
-			continue
-		}
-		r, ok := d.reals[s.Cur()]
-		if !ok || r.VIP != v.VIP {
-			d.tb.Errorf("slot %d of VIP %s sends packets to real %d: %+v", i, v.VIP, s.Cur(), r)
-			return
+		for _, id := range []lb.RealID{s.Cur(), s.Prev()} {
+			if r, ok := d.reals[id]; id != 0 && (!ok || r.VIP != v.VIP) {
+				d.tb.Errorf("slot %d of VIP %s sends packets to real %d: %+v", i, v.VIP, id, r)
+				return
+			}
 		}
 	}
 }
@@ -106,8 +114,12 @@ func (d *Dataplane) dump(real func(lb.Real) string, ring func(lb.VIPEntry) strin
 		if r.NextHop.Resolved() {
 			hop = fmt.Sprintf("%x mtu %d", r.NextHop.MAC, r.NextHop.MTU)
 		}
-		lines = append(lines, fmt.Sprintf("real %s %s weight=%d %s from=%s port=%d hop=%s",
-			r.VIP, real(r), r.Backend.Weight, r.Tunnel.Encap, r.Tunnel.Source, r.Tunnel.Port, hop))
+		line := fmt.Sprintf("real %s %s weight=%d %s from=%s port=%d hop=%s",
+			r.VIP, real(r), r.Backend.Weight, r.Tunnel.Encap, r.Tunnel.Source, r.Tunnel.Port, hop)
+		if r.Use != lb.RealActive {
+			line += " " + r.Use.String()
+		}
+		lines = append(lines, line)
 	}
 	for _, v := range d.vips {
 		lines = append(lines, fmt.Sprintf("vip %s service=%s %s%s/%d: %s",

@@ -39,6 +39,7 @@ type Dataplane struct {
 	reals    map[lb.RealID]lb.Real
 	rings    map[lb.RingID]*place // where the next SetRing writes
 	vips     map[lb.VIP]vip
+	flows    map[uint64]flow // by tag
 }
 
 // place is a region of ring slots. A VIP keeps the place that its ring had when it was set.
@@ -57,6 +58,7 @@ func NewDataplane(tb TB, seed uint64) *Dataplane {
 		reals: make(map[lb.RealID]lb.Real),
 		rings: make(map[lb.RingID]*place),
 		vips:  make(map[lb.VIP]vip),
+		flows: make(map[uint64]flow),
 	}
 }
 
@@ -248,7 +250,7 @@ func (d *Dataplane) setVIP(v lb.VIPEntry) {
 func (d *Dataplane) Adopted() engine.Adopted {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var a engine.Adopted
+	a := engine.Adopted{Slots: d.adoptedSlots}
 	for _, id := range slices.Sorted(maps.Keys(d.reals)) {
 		a.Reals = append(a.Reals, d.reals[id])
 	}
@@ -281,4 +283,16 @@ func (d *Dataplane) TakeCalls() []string {
 	calls := d.calls
 	d.calls = nil
 	return calls
+}
+
+// adoptedSlots are those that packets of the ring's VIP meet.
+func (d *Dataplane) adoptedSlots(id lb.RingID) []lb.Slot {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, v := range d.vips {
+		if v.RingID == id {
+			return slices.Clone(v.place.slots)
+		}
+	}
+	return nil
 }
