@@ -264,11 +264,11 @@ func TestBuildRefuses(t *testing.T) {
 		},
 		{
 			"id 0", 7, []Member{{Addr: addr("10.0.0.1"), Weight: 1}},
-			"build ring: member 10.0.0.1 has id 0: ids are 1 to 1073741823",
+			"build ring: member 10.0.0.1 has id 0: ids are 1 to 16777215",
 		},
 		{
 			"id too great", 7, []Member{{ID: lb.MaxRealID + 1, Addr: addr("10.0.0.1")}},
-			"build ring: member 10.0.0.1 has id 1073741824: ids are 1 to 1073741823",
+			"build ring: member 10.0.0.1 has id 16777216: ids are 1 to 16777215",
 		},
 		{
 			"address twice", 7,
