@@ -115,20 +115,22 @@ func TestTunnel(t *testing.T) {
 }
 
 func TestSlot(t *testing.T) {
-	const prev = Slot(7) << 32
 	for _, tc := range []struct {
-		slot   Slot
-		cur    RealID
-		stable bool
+		slot      Slot
+		cur, prev RealID
+		state     SlotState
 	}{
-		{0, 0, true},
-		{StableSlot(1), 1, true},
-		{StableSlot(MaxRealID), MaxRealID, true},
-		{StableSlot(3) | prev, 3, false},
-		{StableSlot(3) | 1<<62, 3, false},
+		{0, 0, 0, SlotStable},
+		{StableSlot(1), 1, 0, SlotStable},
+		{StableSlot(MaxRealID), MaxRealID, 0, SlotStable},
+		{MovingSlot(3, 7), 3, 7, SlotMoving},
+		{MovingSlot(0, MaxRealID), 0, MaxRealID, SlotMoving},
+		{SettlingSlot(MaxRealID), MaxRealID, 0, SlotSettling},
+		{LingeringSlot(3), 3, 0, SlotLingering},
 	} {
-		if tc.slot.Cur() != tc.cur || tc.slot.Stable() != tc.stable {
-			t.Errorf("slot %#x: current %d, stable %v", uint64(tc.slot), tc.slot.Cur(), tc.slot.Stable())
+		s := tc.slot
+		if s.Cur() != tc.cur || s.Prev() != tc.prev || s.State() != tc.state || s.Stable() != (tc.state == SlotStable) {
+			t.Errorf("slot %#x: current %d, previous %d, %s, stable %t", uint64(s), s.Cur(), s.Prev(), s.State(), s.Stable())
 		}
 	}
 }
