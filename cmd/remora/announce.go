@@ -240,11 +240,11 @@ const (
 func (a *announcer) drain(on bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.node.Drained == on {
-		return nil
+	if a.node.Drained != on {
+		a.node = nodeDrain{Drained: on, Since: time.Now()}
+		a.wake()
 	}
-	a.node = nodeDrain{Drained: on, Since: time.Now()}
-	a.wake()
+	// Also what was so before: saving that may have failed.
 	if err := a.store.Save(nodeName, nodeVersion, a.node); err != nil {
 		return fmt.Errorf("save the state of the balancer: %v", err)
 	}

@@ -28,6 +28,9 @@ func (h *health) verdicts() localVerdicts {
 		}
 		here, seen := found[p.service][t.Backend]
 		next := localVerdict(p.verdict.State)
+		if g := h.groups[t.VIP]; g != nil && g.last.FailOpen {
+			next = governor.LocalUnknown // the checks are not believed
+		}
 		if !seen || here == governor.LocalDown || next == governor.LocalUp {
 			found[p.service][t.Backend] = next
 		}

@@ -68,6 +68,8 @@ func (d *discovery) freezeByOverlay(o consul.Override, now time.Time) {
 	want := governor.Freeze{Author: fmt.Sprintf("%s (%s)", o.Author, o.Key), Reason: o.Reason, Expiry: o.Expires}
 	if is, ok := d.governor.Frozen()[o.Service]; ok && is.Author == want.Author && is.Reason == want.Reason && is.Expiry.Equal(want.Expiry) {
 		return
+	} else if ok && !d.overlaid[o.Service] && is.Expiry.After(want.Expiry) {
+		return // an operator's, which lasts longer
 	}
 	r, err := d.governor.Freeze(o.Service, want, now)
 	if err != nil {

@@ -108,7 +108,10 @@ func (a *assembly) handOver() {
 	if a.complete != nil {
 		services, backends = a.complete(services, backends)
 	}
-	a.engine.SetServicesAndBackends(services, staticSource, a.admit(services, backends))
+	// A server that goes must not count as healthy in between, because the checks know it no more.
+	a.engine.Together(func() {
+		a.engine.SetServicesAndBackends(services, staticSource, a.admit(services, backends))
+	})
 }
 
 // again hands all over once more.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -51,7 +52,7 @@ type balancer struct {
 	discovery *discovery
 	// registration is the balancer's own in Consul; nil if there is to be none.
 	registration *registration
-	leaves       atomic.Pointer[map[lb.VIP]lb.Leave] // of the configuration, for other goroutines
+	leaves       atomic.Pointer[leaves] // of the configuration, for other goroutines
 }
 
 // newBalancer makes all components. What an earlier run left goes on as it was.
@@ -175,24 +176,34 @@ func openStore(dir, instance string) (*store.Store, error) {
 	return store.Open(filepath.Join(dir, instance))
 }
 
-// leave is what is configured for a VIP.
+// leave is what is configured for a VIP, or for its protocol if it is claimed.
 func (b *balancer) leave(vip lb.VIP) lb.Leave {
-	if l, ok := (*b.leaves.Load())[vip]; ok {
+	leaves := b.leaves.Load()
+	if l, ok := leaves.of[vip]; ok {
 		return l
 	}
-	return lb.DefaultLeave()
+	return leaves.claimed[vip.Protocol]
+}
+
+// leaves are what is configured for VIPs of the file, and for others.
+type leaves struct {
+	of      map[lb.VIP]lb.Leave
+	claimed map[lb.Protocol]lb.Leave
 }
 
 // setConfig makes c the present configuration.
 func (b *balancer) setConfig(c *config.Config) {
-	leaves := make(map[lb.VIP]lb.Leave)
+	l := &leaves{of: make(map[lb.VIP]lb.Leave), claimed: map[lb.Protocol]lb.Leave{lb.TCP: lb.DefaultLeave(), lb.UDP: lb.DefaultLeave()}}
 	for _, s := range c.Services {
 		for _, v := range s.VIPs {
-			leaves[v.VIP] = v.Leave
+			l.of[v.VIP] = v.Leave
 		}
 	}
+	if c.ReadsConsul() {
+		l.claimed[lb.TCP], l.claimed[lb.UDP] = c.Consul.TCP.Leave, c.Consul.UDP.Leave
+	}
 	b.cfg = c
-	b.leaves.Store(&leaves)
+	b.leaves.Store(l)
 }
 
 // start fills the data plane once and attaches it.
@@ -259,12 +270,13 @@ func backendAddrs(backends map[string][]lb.Backend) []netip.Addr {
 // run follows the inputs until ctx ends, and then leaves what the configuration says. It is the
 // one place where components are started and stopped.
 func (b *balancer) run(ctx context.Context, load func() (*config.Config, error), hup <-chan os.Signal) error {
+	b.log.Info("running", "interface", b.cfg.Interface, "services", len(b.cfg.Services))
 	g, groupCtx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.engine.Run(groupCtx) })
 	g.Go(func() error { return b.saver.run(groupCtx) })
 	g.Go(func() error { return b.drains.run(groupCtx) })
 	g.Go(func() error { return b.health.run(groupCtx) })
-	g.Go(func() error { return b.server.Run(groupCtx) })
+	g.Go(func() error { return b.serve(groupCtx) })
 	g.Go(func() error { return b.hops.Run(groupCtx) })
 	g.Go(func() error { return b.static.Run(groupCtx, b.handOver) })
 	g.Go(func() error { return b.judged.run(groupCtx) })
@@ -275,7 +287,6 @@ func (b *balancer) run(ctx context.Context, load func() (*config.Config, error),
 		g.Go(func() error { return b.announcer.run(groupCtx, ctx) })
 	}
 	g.Go(func() error { return b.reloads(groupCtx, load, hup) })
-	b.log.Info("running", "interface", b.cfg.Interface, "services", len(b.cfg.Services))
 	err := g.Wait()
 	if ctx.Err() == nil {
 		return err // a component failed: packets go on as they were
@@ -288,6 +299,25 @@ func (b *balancer) run(ctx context.Context, load func() (*config.Config, error),
 	}
 	b.log.Info("stopped; forwarding goes on", "interface", b.cfg.Interface)
 	return nil
+}
+
+// serveRetry is how long after a failure the control API is tried again.
+const serveRetry = 10 * time.Second
+
+// serve serves the control API until ctx ends. Balancing does not depend on it.
+func (b *balancer) serve(ctx context.Context) error {
+	for {
+		err := b.server.Run(ctx)
+		if err == nil {
+			return nil
+		}
+		b.log.Error("control API not served", "error", err, "retry_in", serveRetry)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(serveRetry):
+		}
+	}
 }
 
 // reloads reads the configuration again at each signal.

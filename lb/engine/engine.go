@@ -34,6 +34,8 @@ type Engine struct {
 	asked   chan func()   // what others want to have done by Run
 	status  atomic.Pointer[Status]
 
+	together sync.RWMutex // held for reading by those who change in in parts
+
 	mu sync.Mutex // guards in
 	in inputs
 
@@ -166,6 +168,14 @@ func (e *Engine) SetDrains(drains map[lb.Target]Drain) {
 	e.set(func(in *inputs) { in.drains = drains })
 }
 
+// Together makes what change hands over one step: Run takes in all of it or nothing. change calls Set
+// methods, and waits for nothing that the engine does.
+func (e *Engine) Together(change func()) {
+	e.together.RLock()
+	defer e.together.RUnlock()
+	change()
+}
+
 // SetHealth replaces the whole set of what local checks say; a backend that is not in it is up. The
 // set is copied.
 func (e *Engine) SetHealth(health map[lb.Target]Health) {
@@ -205,6 +215,8 @@ func (e *Engine) set(change func(*inputs)) {
 
 // snapshot is the inputs as they are now. What they point to is never written to again.
 func (e *Engine) snapshot() inputs {
+	e.together.Lock() // waits for the end of a change in parts
+	defer e.together.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	in := e.in

@@ -179,17 +179,17 @@ func (b *consulBed) overlay(t *testing.T, c *api.Client, n *rig.Node) {
 func TestReloadToConsul(t *testing.T) {
 	b := newConsulBed(t, rig.Config{})
 	agent, c := b.startAgent(t)
-	b.bed.write(t, b.Servers, ipv4, "")
+	b.bed.write(t, b.Servers, ipv4, generous)
 	b.startDaemon(t)
 	conns := b.connections(t, b.Servers...)
 	all := backends("active", b.Servers...)
 
 	// Consul has no such service: what the file had stays.
-	b.write(t, generous)
+	b.write(t, "")
 	skip := len(b.daemon.Output())
 	require.NoError(t, b.daemon.Signal(syscall.SIGHUP))
 	b.logged(t, skip, "governor changed: that needs a restart")
-	b.write(t, "")
+	b.write(t, generous)
 	require.NoError(t, b.daemon.Signal(syscall.SIGHUP))
 	b.awaitHeld(t, "empty 10.20.0.11", "empty 10.20.0.12", "empty 10.20.0.13")
 	b.assertMaps(t, "a service that is not in Consul", all...)
@@ -206,7 +206,7 @@ func TestReloadToConsul(t *testing.T) {
 	b.logged(t, skip, "is not a name in Consul")
 
 	require.NoError(t, agent.Kill())
-	b.bed.write(t, b.Servers, ipv4, "")
+	b.bed.write(t, b.Servers, ipv4, generous)
 	require.NoError(t, b.daemon.Signal(syscall.SIGHUP))
 	b.awaitMaps(t, "back to the file", all...)
 	b.awaitHeld(t)
