@@ -72,7 +72,8 @@ type FlowMode uint8
 const (
 	// FlowTransitions remembers flows while their slot changes. The zero value, for TCP.
 	FlowTransitions FlowMode = iota
-	// FlowAlways remembers all flows, as Katran does; those of UDP until they pause for 30 s.
+	// FlowAlways remembers all flows, as Katran does, until they pause for the whole window; those of
+	// UDP until they pause for 30 s.
 	FlowAlways
 	// FlowNever remembers no flow: each packet goes where the present ring says.
 	FlowNever

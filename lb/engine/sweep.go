@@ -94,7 +94,8 @@ func (s *sweeper) visit(f lb.Flow) (keep bool) {
 
 func (s *sweeper) keeps(vip lb.VIPEntry, f lb.Flow) bool {
 	if !vip.Flows.HasTransitions() {
-		return vip.Flows == lb.FlowAlways
+		// The table is everybody's: who never forgets fills it.
+		return vip.Flows == lb.FlowAlways && f.Idle <= s.e.cfg.Window+idleError
 	}
 	ring := s.e.have.rings[vip.RingID]
 	if ring == nil || ring.slots == nil {

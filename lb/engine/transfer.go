@@ -188,7 +188,7 @@ func (e *Engine) needs(f FlowMemory) bool {
 	case !ok, v.Flows == lb.FlowNever, f.Slot >= v.Ring.Size:
 		return false
 	}
-	return v.Flows == lb.FlowAlways || f.Idle <= e.cfg.Window+idleError
+	return f.Idle <= e.cfg.Window+idleError
 }
 
 // importPast puts the sets of two pasts in one order. The last one stays the one that is in force
