@@ -37,11 +37,15 @@ func Limits() []Limit {
 		of("tcp4-ack", 1, 0.65), of("tcp4-ack", someFlows, 0.75),
 		of("tcp4-syn", 1, 0.65), of("tcp4-syn", someFlows, 0.75),
 		of("udp4", 1, 0.65), of("udp4", someFlows, 0.75),
-		of("tcp4-moving-hit", someFlows, 4.2), // docs/decisions/0007,
+		of("tcp4-moving-hit", someFlows, 4.2), // docs/decisions/0007
 	}
 	for _, n := range []int{1, someFlows} {
+		ipv6 := 0.85
+		if n == someFlows {
+			ipv6 = 0.95 // where memory lies moves this by a tenth
+		}
 		limits = append(limits,
-			of("tcp4in6", n, 0.85), of("tcp6", n, 0.85), of("tcp6in4", n, 0.85), of("not-a-vip", n, 0.55),
+			of("tcp4in6", n, ipv6), of("tcp6", n, ipv6), of("tcp6in4", n, ipv6), of("not-a-vip", n, 0.55),
 			Limit{Target: RemoraGUE, Case: "tcp4-ack", Flows: n, Over: Remora, Max: 1.15})
 	}
 	// A flood of SYN is no dearer than other packets.
