@@ -30,6 +30,8 @@ const (
 	FlowRefusedBusy
 	// FlowEvicted is a flow forgotten to make room for another.
 	FlowEvicted
+	// FlowRepaired is a remembered flow that was given the real that its server id names.
+	FlowRepaired
 
 	// FlowEventLen is the number of events, not one of them.
 	FlowEventLen
@@ -37,7 +39,7 @@ const (
 
 var flowEventNames = [FlowEventLen]string{
 	"hit", "hit_stale", "began", "taken_old", "taken_new",
-	"refused_rate", "refused_full", "refused_busy", "evicted",
+	"refused_rate", "refused_full", "refused_busy", "evicted", "repaired",
 }
 
 func (e FlowEvent) String() string {

@@ -7,6 +7,7 @@
 package lb
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -26,6 +27,8 @@ type ServiceVIP struct {
 	Tunnel TunnelSources
 	Flows  FlowMode
 	Leave  Leave
+	// Options are what else decides on the VIP's packets.
+	Options Options
 }
 
 // Leave is what becomes of a backend's flows when it gets no new ones any more.
@@ -48,6 +51,12 @@ type Backend struct {
 	Weight uint32
 	// Down tells that the source says that the backend fails.
 	Down bool
+	// ServerID is the backend's number in QUIC connection ids, TCP options and UDP headers; 0: none.
+	ServerID uint32
+	// Local tells that the backend is this machine: its packets are not encapsulated.
+	Local bool
+	// Routed tells that source routes lead to the backend, which stays with weight 0, too.
+	Routed bool
 }
 
 // Target names a backend of one VIP.
@@ -57,6 +66,11 @@ type Target struct {
 }
 
 func (t Target) String() string { return t.VIP.String() + " " + t.Backend.String() }
+
+// Compare orders targets by VIP and backend, for sorted lists.
+func (t Target) Compare(u Target) int {
+	return cmp.Or(t.VIP.Compare(u.VIP), t.Backend.Compare(u.Backend))
+}
 
 // ParseBackendAddr reads a backend's address and refuses what no packet can be sent to.
 func ParseBackendAddr(s string) (netip.Addr, error) {
@@ -75,11 +89,16 @@ const (
 	IPIP Encap = iota
 	// GUE is IP in UDP without a header of its own (GUE variant 1, draft-ietf-intarea-gue).
 	GUE
+	// Local is none: packets go to this machine's own network stack.
+	Local
 )
 
 func (e Encap) String() string {
-	if e == GUE {
+	switch e {
+	case GUE:
 		return "gue"
+	case Local:
+		return "local"
 	}
 	return "ipip"
 }
@@ -122,6 +141,9 @@ type Tunnel struct {
 // Tunnel picks what a tunnel to dst needs. The error says which source address is missing.
 func (s TunnelSources) Tunnel(e Encap, dst netip.Addr) (Tunnel, error) {
 	t := Tunnel{Encap: e, Destination: dst}
+	if e == Local {
+		return t, nil
+	}
 	if e == IPIP {
 		t.Source = s.IPIP4
 		if dst.Is6() {
@@ -141,8 +163,19 @@ func (s TunnelSources) Tunnel(e Encap, dst netip.Addr) (Tunnel, error) {
 	return t, nil
 }
 
+// TunnelTo is the VIP's tunnel to one of its backends. The error says which source address is missing.
+func (v ServiceVIP) TunnelTo(b Backend) (Tunnel, error) {
+	if b.Local {
+		return v.Tunnel.Tunnel(Local, b.Addr)
+	}
+	return v.Tunnel.Tunnel(v.Encap, b.Addr)
+}
+
 // OuterLen is the number of bytes that the tunnel puts in front of the inner packet.
 func (t Tunnel) OuterLen() int {
+	if t.Encap == Local {
+		return 0
+	}
 	n := 20
 	if t.Destination.Is6() {
 		n = 40

@@ -14,9 +14,17 @@ func TestParseVIP(t *testing.T) {
 		text, bad string // bad: a part of the error
 		want      VIP
 	}{
-		{text: "192.0.2.10:80/tcp", want: VIP{netip.MustParseAddr("192.0.2.10"), 80, TCP}},
-		{text: "[2001:db8::10]:0/udp", want: VIP{netip.MustParseAddr("2001:db8::10"), 0, UDP}},
-		{text: "192.0.2.10:65535/udp", want: VIP{netip.MustParseAddr("192.0.2.10"), 65535, UDP}},
+		{text: "192.0.2.10:80/tcp", want: VIP{Addr: netip.MustParseAddr("192.0.2.10"), Port: 80, Protocol: TCP}},
+		{text: "[2001:db8::10]:0/udp", want: VIP{Addr: netip.MustParseAddr("2001:db8::10"), Port: 0, Protocol: UDP}},
+		{text: "192.0.2.10:65535/udp", want: VIP{Addr: netip.MustParseAddr("192.0.2.10"), Port: 65535, Protocol: UDP}},
+		{text: "192.0.2.0/24:80/tcp", want: VIP{Addr: netip.MustParseAddr("192.0.2.0"), Port: 80, Protocol: TCP, HostBits: 8}},
+		{text: "[2001:db8::/64]:0/udp", want: VIP{Addr: netip.MustParseAddr("2001:db8::"), Protocol: UDP, HostBits: 64}},
+		{text: "192.0.2.1/24:80/tcp", bad: "write 192.0.2.0/24"},
+		{text: "192.0.2.0/33:80/tcp", bad: "33 bits"},
+		{text: "192.0.2.0/0:80/tcp", bad: "0 bits"},
+		{text: "192.0.2.0/24/tcp", bad: "no port"},
+		{text: "[2001:db8::/x]:80/tcp", bad: `"x" is not a prefix length`},
+		{text: "[2001:db8::/64]", bad: "no protocol"},
 		{text: "", bad: "no protocol"},
 		{text: "192.0.2.10:80", bad: "no protocol"},
 		{text: "192.0.2.10:80/sctp", bad: `protocol "sctp" is not tcp or udp`},
@@ -145,8 +153,9 @@ func TestReasons(t *testing.T) {
 		names[r.String()] = true
 		want := Drop
 		switch {
-		case r == ReasonForwarded, r == ReasonEchoAnswered:
+		case r == ReasonForwarded, r == ReasonEchoAnswered, r == ReasonTooBigTold, r == ReasonDecapSent:
 			want = TX
+		case r == ReasonTTLExpired, r == ReasonEchoLimited: // came later
 		case r >= ReasonNotIP:
 			want = Pass
 		}

@@ -63,6 +63,7 @@ type VIPEntry struct {
 	RingID  RingID
 	Ring    Ring
 	Flows   FlowMode
+	Options Options
 }
 
 // FlowMode is when a VIP's flows are remembered, each with its real.

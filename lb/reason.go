@@ -50,6 +50,16 @@ const (
 	ReasonIPv6Extension
 
 	ReasonEchoAnswered
+	ReasonTooBigTold
+	ReasonDecapSent
+
+	// Dropped again, and passed: numbers stay when reasons are added.
+	ReasonTTLExpired
+	ReasonEchoLimited
+
+	ReasonLocal
+	ReasonDecapsulated
+	ReasonFragmentPassed
 
 	// ReasonLen is the number of reasons, not one of them.
 	ReasonLen
@@ -59,7 +69,9 @@ var reasonNames = [ReasonLen]string{
 	"forwarded",
 	"truncated", "malformed", "fragment", "ring_empty", "real_unknown", "nexthop_unknown", "too_big", "no_room",
 	"not_ip", "not_vip", "other_protocol", "icmp", "ipv6_extension",
-	"echo_answered",
+	"echo_answered", "too_big_told", "decap_sent",
+	"ttl_expired", "echo_limited",
+	"local", "decapsulated", "fragment_passed",
 }
 
 func (r Reason) String() string {
@@ -72,9 +84,9 @@ func (r Reason) String() string {
 // Verdict is what becomes of every packet that ends for the reason.
 func (r Reason) Verdict() Verdict {
 	switch {
-	case r == ReasonForwarded, r == ReasonEchoAnswered:
+	case r == ReasonForwarded, r >= ReasonEchoAnswered && r <= ReasonDecapSent:
 		return TX
-	case r >= ReasonNotIP:
+	case r >= ReasonNotIP && r < ReasonEchoAnswered, r >= ReasonLocal:
 		return Pass
 	}
 	return Drop
