@@ -7,15 +7,6 @@
 
 #define ECHO_TTL 64
 
-static __always_inline void echo_swap_macs(void *data)
-{
-	__u64 dst = LD64(data);
-	__u32 src = LD32(data + 8);
-
-	ST64(data, (dst >> 48 | (__u64)src << 16) | dst << 48);
-	ST32(data + 8, dst >> 16);
-}
-
 static __always_inline void echo_set_type(void *icmp, __u8 type)
 {
 	__u16 from = LD16(icmp), sum;
@@ -59,8 +50,9 @@ static __always_inline enum reason echo_answer(struct xdp_md *ctx, const struct 
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	void *ip = data + ETH_BYTES + packet_tag_bytes(p->l3);
+	struct link_header link;
 
-	if (data + ETH_BYTES > end)
+	if (data + LINK_BYTES_MAX > end)
 		return REASON_TRUNCATED;
 	if (p->is_v6) {
 		if (ip + IP6_BYTES + ICMP_BYTES > end)
@@ -71,6 +63,8 @@ static __always_inline enum reason echo_answer(struct xdp_md *ctx, const struct 
 			return REASON_TRUNCATED;
 		echo_answer4(ip);
 	}
-	echo_swap_macs(data);
+	link_read(data, &link);
+	link_swap_macs(&link);
+	link_write(data, p->l3, &link);
 	return REASON_ECHO_ANSWERED;
 }

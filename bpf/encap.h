@@ -20,24 +20,18 @@ static __always_inline void *grow(struct xdp_md *ctx, __u32 l3, __u32 bytes)
 	return at;
 }
 
-/* What the link header in front of the inner packet says, saved across the growth. */
-struct link_header {
-	__u64 own_mac; /* the frame's destination; two more bytes above it */
-	__u64 tags;
-};
-
+/* own_mac is the frame's destination, and two more bytes above it. */
 static __always_inline void restore_tags(struct xdp_md *ctx, const struct packet *p,
-					 const struct real *real, const struct link_header *link)
+					 const struct real *real, __u64 own_mac, __u64 tags)
 {
+	struct link_header link = {
+		.macs = real->mac | own_mac << 48, .macs_rest = own_mac >> 16, .tags = tags,
+	};
 	void *data = (void *)(long)ctx->data;
 
-	if (data + ETH_BYTES + VLAN_TAGS_MAX * VLAN_TAG_BYTES > (void *)(long)ctx->data_end)
+	if (data + LINK_BYTES_MAX > (void *)(long)ctx->data_end)
 		return; /* never: the frame has grown by more than the tags */
-	ST64(data, real->mac | link->own_mac << 48);
-	ST32(data + 8, link->own_mac >> 16);
-	ST32(data + 12, link->tags);
-	if (p->l3 > ETH_BYTES + VLAN_TAG_BYTES)
-		ST32(data + 16, link->tags >> 32);
+	link_write(data, p->l3, &link);
 }
 
 static __always_inline enum reason encap_ipip4(struct xdp_md *ctx, const struct packet *p,
@@ -98,7 +92,8 @@ static __always_inline enum reason encap_by_kind(struct xdp_md *ctx, const struc
 		return encap_ipip4(ctx, p, real, own_mac);
 	if (kind == ENCAP_IPIP6)
 		return encap_ipip6(ctx, p, real, own_mac);
-	if (kind == ENCAP_GUE4_SUM || kind == ENCAP_GUE6_SUM)
+	/* A fragment is a part of what its checksum is about. */
+	if ((kind == ENCAP_GUE4_SUM || kind == ENCAP_GUE6_SUM) && !p->fragment)
 		inner = inner_sum(ctx, p->l3);
 	if (kind == ENCAP_GUE4 || kind == ENCAP_GUE4_SUM)
 		return encap_gue4(ctx, p, real, own_mac, inner);
@@ -109,17 +104,17 @@ static __always_inline enum reason encapsulate(struct xdp_md *ctx, const struct 
 					       const struct real *real)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct link_header link = {};
+	__u64 own_mac, tags = 0;
 	enum reason why;
 
 	/* Follows from what was parsed; the verifier does not see that. */
-	if (unlikely(data + ETH_BYTES + VLAN_TAGS_MAX * VLAN_TAG_BYTES > end))
+	if (unlikely(data + LINK_BYTES_MAX > end))
 		return REASON_NO_ROOM;
-	link.own_mac = LD64(data);
+	own_mac = LD64(data);
 	if (p->l3 != ETH_BYTES)
-		link.tags = LD64(data + 12);
-	why = encap_by_kind(ctx, p, real, link.own_mac);
+		tags = LD64(data + 12);
+	why = encap_by_kind(ctx, p, real, own_mac);
 	if (p->l3 != ETH_BYTES && why == REASON_FORWARDED)
-		restore_tags(ctx, p, real, &link);
+		restore_tags(ctx, p, real, own_mac, tags);
 	return why;
 }

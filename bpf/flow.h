@@ -37,14 +37,21 @@ static __always_inline __u64 flow_mix(__u64 hash, __u64 word)
 	return hash ^ hash >> 32;
 }
 
-/* Names the flow. Never 0, so that no flow is found in a free entry. */
-static __always_inline __u64 flow_tag(const struct packet *p)
+/* What a VIP was found by: VIP_HOST_BITS and VIP_BY_PORT_0. */
+#define FLOW_FOUND_BY_MASK 0xff
+
+/*
+ * Names the flow. Never 0, so that no flow is found in a free entry. What the VIP was found by keeps
+ * flows of one VIP apart from those of one that is more or less exact, whose reals are others.
+ */
+static __always_inline __u64 flow_tag(const struct packet *p, __u32 vip_flags)
 {
+	__u64 found_by = vip_flags >> VIP_HOST_BITS_SHIFT & FLOW_FOUND_BY_MASK;
 	__u64 hash = flow_mix(FLOW_SEED, p->src | (__u64)p->fold << 32);
 
 	hash = flow_mix(hash, p->dst[0]);
 	hash = flow_mix(hash, p->dst[1]);
-	hash = flow_mix(hash, p->ports | (__u64)p->protocol << 32);
+	hash = flow_mix(hash, p->ports | (__u64)p->protocol << 32 | found_by << 40);
 	hash = flow_mix(hash, 0) >> FLOW_TAG_SHIFT;
 	return hash ? hash : 1;
 }
@@ -76,6 +83,8 @@ static __always_inline void flow_look(struct xdp_md *ctx, const struct packet *p
 		f->silent = f->error = 1;
 		return;
 	}
+	if (p->by_client)
+		return;
 	if (f->is_udp) {
 		/* The trailer behind an empty payload is no QUIC. */
 		if (vip_flags & VIP_QUIC && p->bytes > p->l4 + UDP_BYTES && l4 + UDP_BYTES + 1 <= end)
@@ -109,16 +118,24 @@ static __always_inline __u32 flow_known(const struct flow_packet *f, struct flow
 	return id;
 }
 
+/* The words of an entry that names a real. */
+static __always_inline __u64 flow_tag_word(const struct flow_packet *f, const struct real *real)
+{
+	return f->tag << FLOW_TAG_SHIFT | (__u64)real->generation << FLOW_GENERATION_SHIFT;
+}
+
+static __always_inline __u64 flow_value(const struct flow_packet *f, __u32 id)
+{
+	return id | (__u64)f->slot << FLOW_SLOT_SHIFT | (__u64)flow_tick() << FLOW_TICK_SHIFT;
+}
+
 /* Returns 0 if it was not possible. */
 static __always_inline int flow_remember(const struct flow_packet *f, const struct flow_entry *e,
 					 __u32 id, const struct real *real)
 {
-	__u64 tag_word, value;
+	/* Not FLOW_SEEN, or a flood of any one packet would keep its places. */
+	__u64 tag_word = flow_tag_word(f, real), value = flow_value(f, id);
 
-	tag_word = f->tag << FLOW_TAG_SHIFT | (__u64)real->generation << FLOW_GENERATION_SHIFT;
-	if (!f->begins)
-		tag_word |= FLOW_SEEN;
-	value = id | (__u64)f->slot << FLOW_SLOT_SHIFT | (__u64)flow_tick() << FLOW_TICK_SHIFT;
 	if (e->tag)
 		return flow_replace(e->tag, e->value_at, e->tag_word, tag_word, value);
 	return flow_insert(f->tag, tag_word, value, f->always);
@@ -159,6 +176,67 @@ static __always_inline __u32 flow_choose(const struct flow_packet *f, const stru
 	return id;
 }
 
+/* The slot's state as it counts here, and its reals. */
+static __always_inline void flow_slot(__u64 slot, struct flow_packet *f)
+{
+	f->cur = f->prev = (__u32)slot;
+	f->state = slot >> SLOT_STATE_SHIFT;
+	f->fresh = f->state == SLOT_STABLE;
+	if (f->fresh)
+		f->state = SLOT_SETTLING;
+	if (f->state != SLOT_MOVING)
+		return;
+	f->prev = slot >> SLOT_PREV_SHIFT & SLOT_PREV_MASK;
+	if (!flow_receives(real_get(f->prev))) {
+		f->prev = f->cur;
+		f->state = SLOT_SETTLING;
+	}
+}
+
+/* VIP flags above the 20 bits of a slot's index: a function has no more than five arguments. */
+#define FLOW_FLAGS_SHIFT 20
+
+/* The entry of a flow that its server id led to a real names that real from now on. */
+static __always_inline void flow_repair(const struct flow_packet *f, const struct flow_entry *e,
+					__u32 id, const struct real *real)
+{
+	__u64 tag_word = flow_tag_word(f, real), at_id = e->value & FLOW_REAL_MASK;
+
+	if (at_id == id && !((e->tag_word ^ tag_word) & ~(__u64)FLOW_SEEN)) {
+		flow_refresh(e, f->slot, 1);
+		return;
+	}
+	if (flow_replace(e->tag, e->value_at, e->tag_word, tag_word | FLOW_SEEN, flow_value(f, id)))
+		count_flow(FLOW_REPAIRED);
+}
+
+/*
+ * The table follows a packet that its server id led to a real: docs/packet-path.md section 3.2. A TCP
+ * flow without an entry gets one. A function of its own, for the stack that it takes; returns 0.
+ */
+__attribute__((noinline)) int flow_follow_id(struct xdp_md *ctx, const struct packet *p, __u64 slot,
+					     __u32 index_and_flags, __u32 id)
+{
+	__u32 vip_flags = index_and_flags >> FLOW_FLAGS_SHIFT;
+	const struct real *real = real_get(id);
+	struct flow_packet f = {};
+	struct flow_entry e = {};
+
+	if (!ctx || !p || !real)
+		return 0; /* never: the verifier wants arguments to be checked */
+	f.tag = flow_tag(p, vip_flags);
+	f.slot = index_and_flags & FLOW_SLOT_MASK;
+	f.always = !!(vip_flags & VIP_FLOWS_ALWAYS);
+	flow_slot(slot, &f);
+	flow_look(ctx, p, vip_flags, &f);
+	flow_find(f.tag, &e);
+	if (e.tag)
+		flow_repair(&f, &e, id, real);
+	else if (!f.is_udp && !f.silent && f.state != SLOT_LINGERING && flow_remember(&f, &e, id, real))
+		count_flow(flow_taken(&f));
+	return 0;
+}
+
 /*
  * A function of its own, so that the verifier walks it once, and its registers and its code are not
  * the stable path's.
@@ -172,21 +250,10 @@ __attribute__((noinline)) __u32 flow_select(struct xdp_md *ctx, const struct pac
 
 	if (!ctx || !p)
 		return 0; /* never: the verifier wants arguments to be checked */
-	f.tag = flow_tag(p);
+	f.tag = flow_tag(p, vip_flags);
 	f.slot = index;
-	f.cur = f.prev = (__u32)slot;
-	f.state = slot >> SLOT_STATE_SHIFT;
 	f.always = !!(vip_flags & VIP_FLOWS_ALWAYS);
-	f.fresh = f.state == SLOT_STABLE;
-	if (f.fresh)
-		f.state = SLOT_SETTLING;
-	if (f.state == SLOT_MOVING) {
-		f.prev = slot >> SLOT_PREV_SHIFT & SLOT_PREV_MASK;
-		if (!flow_receives(real_get(f.prev))) {
-			f.prev = f.cur;
-			f.state = SLOT_SETTLING;
-		}
-	}
+	flow_slot(slot, &f);
 	flow_look(ctx, p, vip_flags, &f);
 	flow_find(f.tag, &e);
 	/* SYN starts anew; a QUIC packet that may begin a flow may also belong to one. */

@@ -106,7 +106,7 @@ static __always_inline void flow_forget(const struct flow_entry *e)
 	__sync_val_compare_and_swap(e->tag, e->tag_word, 0);
 }
 
-/* The flow was met again: now, and, unless by a packet that may begin it, after it began. */
+/* The flow was met again: now, and, unless by a packet that may begin it, as one that goes on. */
 static __always_inline void flow_refresh(const struct flow_entry *e, __u32 index, int seen)
 {
 	__u64 value = (e->value & FLOW_REAL_MASK) | (__u64)index << FLOW_SLOT_SHIFT |
@@ -151,32 +151,33 @@ __attribute__((noinline)) __u32 flow_place(__u32 index, int always)
 	return best;
 }
 
-/* Whether this CPU may remember one more flow in this tick. */
-static __always_inline int flow_guard_admits(void)
+/* This CPU's guard, as it is in this tick. */
+static __always_inline struct flow_guard *flow_guard_now(void)
 {
 	struct flow_guard *guard = flow_guard_get();
 	__u32 tick = flow_tick();
 
-	if (!guard)
-		return 0; /* never: the index is constant */
-	if (guard->tick != tick) {
+	if (guard && guard->tick != tick) {
 		guard->tick = tick;
 		guard->inserts = 0;
 	}
-	if (guard->inserts >= flow_settings.insert_limit)
-		return 0;
-	guard->inserts++;
-	return 1;
+	return guard;
 }
 
-/* Finds a place for a flow that has no entry. */
+/*
+ * Finds a place for a flow that has no entry. The guard is asked first, since a look for a place
+ * costs more, but counts only what was remembered.
+ */
 static __always_inline int flow_insert(__u64 tag, __u64 tag_word, __u64 value, int always)
 {
 	__u32 index = flow_first_bucket(tag), other = flow_second_bucket(tag), place, second;
+	struct flow_guard *guard = flow_guard_now();
 	struct flow_bucket *bucket;
 	__u64 old;
 
-	if (!flow_guard_admits()) {
+	if (!guard)
+		return 0; /* never: the index is constant */
+	if (guard->inserts >= flow_settings.insert_limit) {
 		count_flow(FLOW_REFUSED_RATE);
 		return 0;
 	}
@@ -201,6 +202,7 @@ static __always_inline int flow_insert(__u64 tag, __u64 tag_word, __u64 value, i
 	}
 	if (!flow_replace(&bucket->tag[place], &bucket->value[place], old, tag_word, value))
 		return 0;
+	guard->inserts++;
 	if (old)
 		count_flow(FLOW_EVICTED);
 	return 1;

@@ -50,6 +50,9 @@ static __always_inline __u32 addr6_hash(void *p)
 	return jhash_final(a, b, c);
 }
 
+/* What addr6_hash makes of 16 zero bytes. */
+#define ADDR6_ZEROS_HASH 0xfccf6f67
+
 /* hash mod 65537 without a division: 65536 is -1. A branch would go wrong for half of all flows. */
 static __always_inline __u32 mod_65537(__u32 hash)
 {

@@ -80,6 +80,7 @@ static __always_inline enum reason icmp4_parse(struct packet *p, void *ip, void 
 	if (type != ICMP4_UNREACHABLE && type != ICMP4_TIME_EXCEEDED && type != ICMP4_PARAMETER)
 		return REASON_ICMP;
 	p->tos = LD8(ip + 1);
+	p->client = header + ICMP_BYTES + 16;
 	return quote4_parse(p, icmp + ICMP_BYTES, end, payload - ICMP_BYTES);
 }
 
@@ -98,5 +99,6 @@ static __always_inline enum reason icmp6_parse(struct packet *p, void *ip, void 
 	if (type < ICMP6_UNREACHABLE || type > ICMP6_PARAMETER)
 		return REASON_ICMP;
 	p->tos = bpf_ntohs(LD16(ip)) >> 4;
+	p->client = offset + ICMP_BYTES + 24;
 	return quote6_parse(p, icmp + ICMP_BYTES, end, payload - ICMP_BYTES);
 }

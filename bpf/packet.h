@@ -16,11 +16,15 @@ struct packet {
 	__u32 bytes;  /* IP packet with its header, without a trailer */
 	__u32 l3;     /* where the IP header starts in the frame: 14, 18 or 22 */
 	__u16 l4;     /* where the payload starts in the IP packet */
+	__u16 client; /* of an ICMP error: where the client's address is in the IP packet */
 	__u8 tos;     /* or traffic class */
 	__u8 protocol;
 	__u8 is_v6;
 	__u8 icmp_error; /* about the flow that the other fields describe */
+	__u8 fragment;	 /* without ports */
+	__u8 by_client;	 /* TCP flags, and what is behind them, do not count */
 };
+_Static_assert(sizeof(struct packet) == 48, "no hidden padding");
 
 #define VLAN_TAGS_MAX 2
 #define VLAN_TAG_BYTES 4

@@ -6,88 +6,17 @@
  */
 #pragma once
 
-#define IP4_FRAGMENT bpf_htons(0x3fff)	/* more-fragments bit and offset, RFC 791 */
+#include "parse_plain.h"
+
 #define IP6_FRAGMENT bpf_htons(0xfff9)	/* offset and more bit, RFC 8200 section 4.5 */
 #define IP6_EXTENSIONS_MAX 6
 
-static __always_inline void packet_from_ip4(struct packet *p, void *ip, void *l4)
+/* After the addresses: there are no ports. */
+static __always_inline enum reason packet_is_fragment(struct packet *p)
 {
-	p->is_v6 = 0;
-	p->tos = LD8(ip + 1);
-	p->src = p->fold = LD32(ip + 12);
-	p->dst[0] = LD32(ip + 16);
-	p->dst[1] = 0;
-	p->ports = LD32(l4);
-}
-
-static __always_inline void packet_from_ip6(struct packet *p, void *ip, void *l4)
-{
-	p->is_v6 = 1;
-	p->tos = bpf_ntohs(LD16(ip)) >> 4;
-	p->src = LD32(ip + 20);
-	p->dst[0] = LD64(ip + 24);
-	p->dst[1] = LD64(ip + 32);
-	p->fold = addr6_hash(ip + 8);
-	p->ports = LD32(l4);
-}
-
-static __always_inline __u32 l4_min_bytes(__u8 protocol)
-{
-	return protocol == IPPROTO_TCP ? TCP_BYTES : UDP_BYTES;
-}
-
-static __always_inline enum reason parse_plain4(struct packet *p, void *ip, void *end)
-{
-	__u32 room = end - ip;
-
-	if (unlikely(ip + IP4_BYTES + UDP_BYTES > end))
-		return REASON_UNDECIDED;
-	p->protocol = LD8(ip + 9);
-	if (unlikely(LD8(ip) != 0x45 || LD16(ip + 6) & IP4_FRAGMENT))
-		return REASON_UNDECIDED;
-	if (unlikely(!is_tcp_or_udp(p->protocol)))
-		return REASON_UNDECIDED;
-	p->bytes = bpf_ntohs(LD16(ip + 2));
-	if (unlikely(p->bytes < IP4_BYTES + l4_min_bytes(p->protocol) || p->bytes > room))
-		return REASON_UNDECIDED;
-	p->l4 = IP4_BYTES;
-	packet_from_ip4(p, ip, ip + IP4_BYTES);
-	return REASON_FORWARDED;
-}
-
-static __always_inline enum reason parse_plain6(struct packet *p, void *ip, void *end)
-{
-	__u32 room = end - ip;
-
-	if (unlikely(ip + IP6_BYTES + UDP_BYTES > end))
-		return REASON_UNDECIDED;
-	p->protocol = LD8(ip + 6);
-	if (unlikely(LD8(ip) >> 4 != 6))
-		return REASON_UNDECIDED;
-	if (unlikely(!is_tcp_or_udp(p->protocol)))
-		return REASON_UNDECIDED;
-	p->bytes = IP6_BYTES + bpf_ntohs(LD16(ip + 4));
-	if (unlikely(p->bytes < IP6_BYTES + l4_min_bytes(p->protocol) || p->bytes > room))
-		return REASON_UNDECIDED;
-	p->l4 = IP6_BYTES;
-	packet_from_ip6(p, ip, ip + IP6_BYTES);
-	return REASON_FORWARDED;
-}
-
-static __always_inline enum reason parse_plain(struct xdp_md *ctx, struct packet *p)
-{
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__be16 type;
-
-	if (unlikely(data + ETH_BYTES > end))
-		return REASON_UNDECIDED;
-	p->l3 = ETH_BYTES;
-	type = LD16(data + 12);
-	if (likely(type == bpf_htons(ETH_P_IP)))
-		return parse_plain4(p, data + ETH_BYTES, end);
-	if (type == bpf_htons(ETH_P_IPV6))
-		return parse_plain6(p, data + ETH_BYTES, end);
-	return REASON_UNDECIDED;
+	p->ports = 0;
+	p->fragment = 1;
+	return REASON_FRAGMENT;
 }
 
 static __always_inline enum reason parse_any4(struct packet *p, void *ip, void *end)
@@ -111,8 +40,11 @@ static __always_inline enum reason parse_any4(struct packet *p, void *ip, void *
 	p->is_v6 = 0;
 	p->dst[0] = LD32(ip + 16);
 	p->dst[1] = 0;
-	if (LD16(ip + 6) & IP4_FRAGMENT)
-		return REASON_FRAGMENT;
+	p->l4 = header;
+	if (LD16(ip + 6) & IP4_FRAGMENT) {
+		packet_from_ip4(p, ip, ip);
+		return packet_is_fragment(p);
+	}
 	if (p->protocol == IPPROTO_ICMP)
 		return icmp4_parse(p, ip, end, header, payload);
 	if (!is_tcp_or_udp(p->protocol))
@@ -120,7 +52,6 @@ static __always_inline enum reason parse_any4(struct packet *p, void *ip, void *
 	/* The second condition follows from the lengths; the verifier does not see that. */
 	if (payload < l4_min_bytes(p->protocol) || ip + header + UDP_BYTES > end)
 		return REASON_TRUNCATED;
-	p->l4 = header;
 	packet_from_ip4(p, ip, ip + header);
 	return REASON_FORWARDED;
 }
@@ -158,10 +89,10 @@ static __always_inline enum reason ip6_skip_extension(struct packet *p, void *ip
 		return REASON_TRUNCATED;
 	if (protocol == IPPROTO_ROUTING && LD8(header + 3))
 		return REASON_IPV6_EXTENSION;
-	if (protocol == IPPROTO_FRAGMENT && LD16(header + 2) & IP6_FRAGMENT)
-		return REASON_FRAGMENT;
 	p->protocol = LD8(header);
 	p->l4 = next;
+	if (protocol == IPPROTO_FRAGMENT && LD16(header + 2) & IP6_FRAGMENT)
+		return REASON_FRAGMENT;
 	return REASON_FORWARDED;
 }
 
@@ -205,6 +136,10 @@ static __always_inline enum reason parse_any6(struct packet *p, void *ip, void *
 	p->dst[0] = LD64(ip + 24);
 	p->dst[1] = LD64(ip + 32);
 	why = ip6_skip_extensions(p, ip, end);
+	if (why == REASON_FRAGMENT) {
+		packet_from_ip6(p, ip, ip);
+		return packet_is_fragment(p);
+	}
 	if (why)
 		return why;
 	offset = ip6_l4(p);
@@ -222,7 +157,8 @@ static __always_inline enum reason parse_any6(struct packet *p, void *ip, void *
 
 /*
  * Fragments end as REASON_FRAGMENT and echo requests as REASON_ECHO_ANSWERED, whatever their
- * destination: the slow path looks at that. A function of its own, so that the verifier walks what
+ * destination: the slow path looks at that. Of everything but what is truncated or malformed, the
+ * destination, protocol and lengths are left, for those who take outer headers off. A function of its own, so that the verifier walks what
  * follows it once and not for each way through it.
  */
 __attribute__((noinline)) int parse_any(struct xdp_md *ctx, struct packet *p)

@@ -12,5 +12,7 @@ static __always_inline enum reason real_refusal(__u32 id, const struct real *rea
 		return REASON_RING_EMPTY;
 	if (!real || real->kind == ENCAP_NONE)
 		return REASON_REAL_UNKNOWN;
+	if (real->kind == ENCAP_LOCAL)
+		return REASON_LOCAL;
 	return real->mac ? REASON_TOO_BIG : REASON_NEXTHOP_UNKNOWN;
 }

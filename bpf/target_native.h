@@ -87,6 +87,59 @@ struct {
 /* Where the buckets are, types.h: one word for each family. */
 volatile __u64 vip_seeds[2] SEC(".data.vip_seeds") = { 1, 1 };
 
+/* VIPs of a prefix; those of port and protocol 0 tell which addresses have a VIP. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct vip_prefix);
+	__type(value, __u64);
+} vip_prefixes SEC(".maps");
+
+/* Where server ids, and the backends of source routes, lead. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct target);
+	__type(value, __u32);
+} targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct source_prefix);
+	__type(value, struct vip_addr);
+} source_routes SEC(".maps");
+
+/* Outer destinations whose packets are decapsulated. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct vip_addr);
+	__type(value, __u32); /* enum decap_action */
+} decap_dsts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32); /* inner family: 0 IPv4, 1 IPv6 */
+	__type(value, __u64);
+} decap_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct answer_guard);
+} answer_guards SEC(".maps");
+
+volatile struct answer_settings answer_settings SEC(".data.answer_settings") = {};
+
+const volatile struct load_settings load_settings SEC(".rodata.load_settings") = {};
+
 /* Descriptions of the entries above, written and read by the control plane only. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -109,6 +162,11 @@ struct {
 	__type(value, struct instance_info);
 } instance SEC(".maps");
 
+static __always_inline int feature(enum feature which)
+{
+	return !!(load_settings.features & which);
+}
+
 static __always_inline __u64 slot_get(__u32 index)
 {
 	__u64 *slot = bpf_map_lookup_elem(&rings, &index);
@@ -122,9 +180,10 @@ static __always_inline const struct real *real_get(__u32 id)
 	return bpf_map_lookup_elem(&reals, &id);
 }
 
-static __always_inline int vip_any_port(__u8 is_v6)
+/* Whether a VIP may be found by more than address and port. */
+static __always_inline int vip_again(__u8 is_v6)
 {
-	return vip_seeds[is_v6 ? 1 : 0] >> VIP_ANY_PORT_SHIFT & 1;
+	return vip_seeds[is_v6 ? 1 : 0] >> VIP_AGAIN_SHIFT & 1;
 }
 
 static __always_inline __u32 bucket_index(__u64 mixed, __u64 seed)
@@ -181,6 +240,36 @@ static __always_inline int vip_addr_known(const __u64 addr[2])
 	return bpf_map_lookup_elem(&vip_addrs, &key) != 0;
 }
 
+/* 0 if no prefix has the address. */
+static __always_inline __u64 vip_prefix_get(const struct vip_prefix *key)
+{
+	__u64 *vip = bpf_map_lookup_elem(&vip_prefixes, key);
+
+	return vip ? *(volatile __u64 *)vip : 0;
+}
+
+/* The real's id; 0 if there is none. */
+static __always_inline __u32 target_get(const struct target *key)
+{
+	__u32 *id = bpf_map_lookup_elem(&targets, key);
+
+	return id ? *(volatile __u32 *)id : 0;
+}
+
+/* The backend of the longest prefix; NULL if no prefix has the client. */
+static __always_inline const struct vip_addr *source_route_get(const struct source_prefix *client)
+{
+	return bpf_map_lookup_elem(&source_routes, client);
+}
+
+static __always_inline enum decap_action decap_dst_get(const __u64 addr[2])
+{
+	struct vip_addr key = { .addr = { addr[0], addr[1] } };
+	__u32 *action = bpf_map_lookup_elem(&decap_dsts, &key);
+
+	return action ? *action : load_settings.decap_others;
+}
+
 static __always_inline void count_forwarded(__u32 id, __u32 bytes)
 {
 	struct counter *counter = bpf_map_lookup_elem(&real_counters, &id);
@@ -203,10 +292,26 @@ static __always_inline struct flow_guard *flow_guard_get(void)
 	return bpf_map_lookup_elem(&flow_guards, &index);
 }
 
+static __always_inline struct answer_guard *answer_guard_get(void)
+{
+	__u32 index = 0;
+
+	return bpf_map_lookup_elem(&answer_guards, &index);
+}
+
 static __always_inline void count_flow(enum flow_event what)
 {
 	__u32 index = what;
 	__u64 *counter = bpf_map_lookup_elem(&flow_counters, &index);
+
+	if (counter)
+		(*counter)++;
+}
+
+static __always_inline void count_decapsulated(int is_v6)
+{
+	__u32 index = !!is_v6;
+	__u64 *counter = bpf_map_lookup_elem(&decap_counters, &index);
 
 	if (counter)
 		(*counter)++;

@@ -16,6 +16,7 @@ enum encap {
 	ENCAP_GUE6,
 	ENCAP_GUE4_SUM,
 	ENCAP_GUE6_SUM,
+	ENCAP_LOCAL, /* not at all: this machine is the real */
 	ENCAP_LEN,
 };
 
@@ -61,6 +62,95 @@ _Static_assert(sizeof(struct real) == 64, "one cache line");
 #define VIP_FLAGS_SHIFT 52
 #define VIP_FLOWS_ALWAYS 1 /* each flow is remembered, also on stable slots */
 #define VIP_QUIC 2	   /* an Initial or 0-RTT packet begins a flow */
+#define VIP_OPTIONS 4	   /* the word in front of the ring is not 0 in its upper half */
+#define VIP_FRAGMENTS_PASS 8 /* of a fragment's entry only: no ring, fragments are the host's */
+#define VIP_HOST_BITS_SHIFT 4 /* seven bits: of the address, how many are free; 0 but for prefixes */
+#define VIP_BY_PORT_0 0x800   /* port 0, that is, all ports; set by the program, but in a fragment's entry */
+
+/*
+ * A fragment's VIP is looked up with port 0 and its protocol with this bit set: such an entry is there
+ * for VIPs whose fragments go by client, and for those whose fragments pass.
+ */
+#define VIP_FRAGMENT_PROTOCOL 0x80
+
+/*
+ * VIPs of a prefix, in a trie. The value is that of a VIP; for port and protocol 0, which
+ * no packet has, it only tells that the addresses have a VIP.
+ */
+struct vip_prefix {
+	__u32 bits;	  /* of what follows: 32 and the length of the prefix */
+	__be16 port;
+	__u8 protocol;
+	__u8 family;	  /* 4 or 6 */
+	__u64 addr[2];	  /* IPv4 in the first four bytes, the rest 0 */
+} __attribute__((packed));
+
+/*
+ * The word in front of a ring's first slot: the ring's id (32 bits), and the VIP's options (32), which are
+ * 0 unless the VIP's value has VIP_OPTIONS.
+ */
+#define OPTIONS_SHIFT 32
+#define OPTION_NO_SOURCE_PORT 1
+#define OPTION_KEEP_DESTINATION_PORT 2
+#define OPTION_DESTINATION_PORT_ONLY 4
+#define OPTION_BY_CLIENT 8	/* fragments, and with them all packets, go by client */
+#define OPTION_KATRAN_IDS 16	/* in QUIC connection ids */
+#define OPTION_QUIC_LB_IDS 32
+#define OPTION_TCP_IDS 64
+#define OPTION_UDP_IDS 128
+#define OPTION_SOURCE_ROUTES 256
+#define OPTION_FRAGMENTS_PASS 512 /* in vip_info only: the packet program has it in an entry of its own */
+
+/*
+ * Where a server id, or a backend that a source route names, leads on a ring's VIP. server_id 0: by address.
+ * The value is a real's id.
+ */
+struct target {
+	__u32 ring;
+	__u32 server_id;
+	__u64 addr[2]; /* IPv4 in the first four bytes, the rest 0; both 0: by server id */
+};
+
+/* Clients' prefixes, in a trie; the value is the address of a backend, as in struct target. */
+struct source_prefix {
+	__u32 bits; /* of what follows: 32 and the length of the prefix */
+	__u32 family; /* 4 or 6, host order */
+	__u64 addr[2];
+} __attribute__((packed));
+
+/*
+ * What of the program is used. Set before loading: the verifier removes the rest, so that what no VIP
+ * asks for costs nothing.
+ */
+enum feature {
+	FEATURE_OPTIONS = 1,  /* some VIP has options */
+	FEATURE_PREFIXES = 2, /* some VIP is a prefix */
+	FEATURE_DECAP = 4,
+};
+
+/* What becomes of an inner packet. */
+enum decap_action {
+	DECAP_NONE,
+	DECAP_BALANCE,
+	DECAP_EGRESS,
+	DECAP_HOST,
+	DECAP_ACTION_LEN,
+};
+
+/* Constants of one load of the program. */
+struct load_settings {
+	__u32 features;		  /* enum feature, together */
+	__be16 decap_gue_port;	  /* 0: GUE is not looked at */
+	__u8 decap_others;	  /* enum decap_action, for destinations that are not listed */
+	__u8 quic_lb_config;	  /* configuration id, 0 to 6 */
+	__u8 quic_lb_bytes;	  /* of the server's number, 1 to 4 */
+	__u8 reserved[3];
+};
+
+/* How many echo requests and packets that are too big are answered per CPU and tick, together. */
+struct answer_settings {
+	__u32 limit;
+};
 
 struct vip4_bucket {
 	__u64 key[4];
@@ -86,12 +176,12 @@ struct vip_addr {
  * The word that says where a table's buckets are: it is the seed itself. Bit 0 is set; bit 1 is the
  * half in use: even or odd buckets, so that a new set is written beside the old one and taken
  * into use by one store; bits 2..7 are the shift that makes an index of the product; bit 8 tells
- * that some VIP of the table has port 0, so that a miss is worth a second look.
+ * that some VIP of the family has port 0 or is a prefix, so that a miss is worth a second look.
  */
 #define VIP_HALF_SHIFT 1
 #define VIP_SHIFT_SHIFT 2
 #define VIP_SHIFT_MASK 63
-#define VIP_ANY_PORT_SHIFT 8
+#define VIP_AGAIN_SHIFT 8
 
 /*
  * A ring's slot is one word: the real that has it (32 bits), the one that had it before (30), the
@@ -113,9 +203,9 @@ enum slot_state {
  * Remembered flows: buckets of one cache line, four flows each; a flow is in one of the two buckets
  * that its tag leads to. docs/decisions/0006-flow-table.md says why it looks like this.
  *
- * Tag word: bit 0 the flow was seen after the packet that began it; bits 1..8 generation of the
- * real's id; bits 9..63 the tag itself, a hash of the flow, never 0. The word is 0 while the entry is free, and
- * FLOW_CLAIMED while one CPU writes it.
+ * Tag word: bit 0 the flow was seen again after it was remembered, by a packet that does not begin
+ * it; bits 1..8 generation of the real's id; bits 9..63 the tag itself, a hash of the flow, never 0.
+ * The word is 0 while the entry is free, and FLOW_CLAIMED while one CPU writes it.
  *
  * Value: bits 0..23 real, 24..43 slot within the ring, 44..63 tick at which it was last seen.
  */
@@ -150,6 +240,12 @@ struct flow_guard {
 	__u32 inserts;
 };
 
+/* Answers sent by one CPU in its present tick. */
+struct answer_guard {
+	__u32 tick;
+	__u32 answers;
+};
+
 /* What happened at the flow table. */
 enum flow_event {
 	FLOW_HIT,	   /* the packet's flow was known */
@@ -161,6 +257,7 @@ enum flow_event {
 	FLOW_REFUSED_FULL, /* not remembered: both buckets hold flows that were seen again */
 	FLOW_REFUSED_BUSY, /* not remembered: another CPU wrote the entry this moment */
 	FLOW_EVICTED,	   /* made room by forgetting another */
+	FLOW_REPAIRED,	   /* was given the real that the packet's server id names */
 	FLOW_EVENT_LEN,
 };
 
@@ -171,7 +268,7 @@ struct counter {
 
 /*
  * Why the program ended; the order gives the verdict. docs/packet-path.md says when each is given.
- * REASON_FORWARDED itself is not counted here: it is the sum over all reals.
+ * REASON_FORWARDED itself is not counted here: it is the sum over all reals, less REASON_LOCAL.
  */
 enum reason {
 	REASON_FORWARDED,
@@ -190,8 +287,16 @@ enum reason {
 	REASON_OTHER_PROTOCOL,
 	REASON_ICMP,
 	REASON_IPV6_EXTENSION,
-	/* answered */
+	/* answered, or sent otherwise */
 	REASON_ECHO_ANSWERED,
+	REASON_TOO_BIG_TOLD,
+	REASON_DECAP_SENT,
+	/* dropped again, and passed: numbers stay when reasons are added */
+	REASON_TTL_EXPIRED,
+	REASON_ECHO_LIMITED,
+	REASON_LOCAL,
+	REASON_DECAPSULATED,
+	REASON_FRAGMENT_PASSED,
 	REASON_LEN,
 	/* Not an end: the stable path cannot tell, the slow path can. */
 	REASON_UNDECIDED = REASON_LEN,
@@ -210,7 +315,8 @@ struct vip_info {
 	__u32 ring_first_slot;
 	__u32 ring_size; /* 0: the entry is not in use */
 	__u8 flow_mode;	 /* 0 transitions, 1 always, 2 never, 3 QUIC */
-	__u8 reserved[3];
+	__u8 host_bits;	 /* 0: one address; else of a prefix */
+	__u16 options;	 /* OPTION_* */
 	char service[64];
 };
 _Static_assert(sizeof(struct vip_info) == 100, "no hidden padding");
@@ -220,7 +326,7 @@ struct real_info {
 	__u8 vip_addr[16];
 	__u16 vip_port;
 	__u8 vip_protocol;
-	__u8 encap; /* 0 IPIP, 1 GUE */
+	__u8 encap; /* 0 IPIP, 1 GUE, 2 local */
 	__u32 weight;
 	__u8 source[16]; /* outer source or its prefix */
 	__u8 source_bits;
@@ -228,7 +334,8 @@ struct real_info {
 	__u16 gue_port;
 	__u8 in_use;
 	__u8 mac_stale; /* the kernel could not confirm the next hop's MAC lately */
-	__u8 reserved[2];
+	__u8 vip_host_bits;
+	__u8 reserved;
 };
 _Static_assert(sizeof(struct real_info) == 64, "no hidden padding");
 
@@ -236,7 +343,7 @@ struct instance_info {
 	__u32 schema; /* of all maps here: a program of another schema starts anew */
 	__u32 ifindex;
 	__u32 mode; /* effective attach mode: 1 native, 2 generic */
-	__u32 reserved;
+	__u32 source_routes; /* how many there are: to count them takes seconds */
 	__u64 attached_sec; /* Unix time */
 	char interface[16];
 	char mode_reason[472];

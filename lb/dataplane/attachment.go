@@ -15,6 +15,7 @@ import (
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/lb/event"
 )
 
 // attachment is the pinned link of an interface.
@@ -29,13 +30,6 @@ type attachment struct {
 }
 
 func (a *attachment) close() { a.link.Close() }
-
-func (a *attachment) update(prog *ebpf.Program) error {
-	if err := a.link.Update(prog); err != nil {
-		return fmt.Errorf("give %s the new program: %v", a.iface, err)
-	}
-	return nil
-}
 
 // openAttachment opens the pinned link of an interface; nil if there is none, or its interface is
 // gone, in which case the pin is removed.
@@ -104,6 +98,8 @@ func (d *Dataplane) adopt() error {
 	}
 	s := old.sizes()
 	s.flowBits = flowBits(d.cfg.Flows)
+	s.words = max(s.words, d.space.words())
+	s.features = d.features(d.vips)
 	return d.replace(s)
 }
 
@@ -113,12 +109,6 @@ func (d *Dataplane) findGeneration(numbers []int) (found *generation, err error)
 		g, openErr := openGeneration(n, d.pins.generation(n))
 		if openErr != nil {
 			err = openErr
-			continue
-		}
-		info, infoErr := readInstance(g)
-		if infoErr != nil || info.Schema != schemaVersion {
-			err = fmt.Errorf("generation %d has schema %d, not %d", n, info.Schema, schemaVersion)
-			g.close()
 			continue
 		}
 		if found == nil || d.preferred(g, found) {
@@ -156,9 +146,9 @@ func (d *Dataplane) restore(g *generation) error {
 	d.space = newRingSpace(uint32(len(g.rings.elems)))
 	err := eachVIPInfo(g, func(info nativeVipInfo) {
 		v, at := entryOf(info)
-		if uint64(at.first)+uint64(at.size) <= uint64(len(g.rings.elems)) {
+		if g.hasPlace(at) {
 			d.vips = append(d.vips, v)
-			d.space.set(v.RingID, at)
+			d.space.set(v.RingID, placeOf(at))
 		}
 	})
 	if err != nil {
@@ -189,6 +179,9 @@ func (d *Dataplane) Attach() error {
 			return err
 		}
 	}
+	if err := d.point(); err != nil {
+		return err
+	}
 	return d.removeOtherPins()
 }
 
@@ -203,7 +196,7 @@ func (d *Dataplane) dropWrongMode() (attach.Mode, error) {
 	if err != nil || mode == d.cfg.Mode {
 		return attach.Auto, err
 	}
-	d.cfg.Log.Warn("detaching for a moment to change the mode", "interface", d.cfg.Interface, "from", mode, "to", d.cfg.Mode)
+	d.emit(d.cfg.Interface, mode.String(), "detached", "for a moment, to change the mode to "+d.cfg.Mode.String())
 	d.link.close()
 	d.link = nil
 	return mode, removeLink(d.pins.link(d.cfg.Interface))
@@ -230,12 +223,16 @@ func (d *Dataplane) attachProgram(asked attach.Mode) error {
 			return err
 		}
 	}
+	before := "detached"
+	if d.link != nil {
+		before = "attached"
+	}
 	mode, reason, err := d.linkProgram(asked)
 	if err != nil {
 		_ = d.pins.removeGeneration(d.gen.number)
 		return err
 	}
-	d.cfg.Log.Info("attached", "interface", d.cfg.Interface, "mode", mode, "reason", reason)
+	d.emit(d.cfg.Interface, before, mode.String(), reason)
 	if err := d.describeInstance(mode, reason); err != nil {
 		return err
 	}
@@ -252,36 +249,63 @@ func (d *Dataplane) linkProgram(asked attach.Mode) (attach.Mode, string, error) 
 		if err != nil {
 			return 0, "", err
 		}
-		return mode, "kept from an earlier start", d.link.update(d.gen.prog)
+		return mode, "kept from an earlier start", d.updateLink(d.gen.prog)
+	}
+	if err := d.cfg.faults.at(stepAttach); err != nil {
+		return 0, "", err
 	}
 	a, err := attach.XDP(d.gen.prog, d.cfg.Interface, asked)
 	if err != nil {
 		return 0, "", err
 	}
-	path := d.pins.link(d.cfg.Interface)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := d.pinLink(a.Link); err != nil {
 		a.Link.Close()
-		return 0, "", fmt.Errorf("make pin folder: %v", err)
-	}
-	if err := a.Link.Pin(path); err != nil {
-		a.Link.Close()
-		return 0, "", fmt.Errorf("pin link: %v", err)
+		return 0, "", err
 	}
 	d.link = &attachment{link: a.Link, iface: d.cfg.Interface}
 	return a.Mode, a.Reason, nil
 }
 
+func (d *Dataplane) pinLink(l link.Link) error {
+	path := d.pins.link(d.cfg.Interface)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make pin folder: %v", err)
+	}
+	err := d.cfg.faults.at(stepPinLink)
+	if err == nil {
+		err = l.Pin(path)
+	}
+	if err != nil {
+		return fmt.Errorf("pin link: %v", err)
+	}
+	return nil
+}
+
+// updateLink has the attached interface run another program.
+func (d *Dataplane) updateLink(prog *ebpf.Program) error {
+	err := d.cfg.faults.at(stepUpdate)
+	if err == nil {
+		err = d.link.link.Update(prog)
+	}
+	if err != nil {
+		return fmt.Errorf("give %s the new program: %v", d.link.iface, err)
+	}
+	return nil
+}
+
 func (d *Dataplane) describeInstance(mode attach.Mode, reason string) error {
+	if err := d.cfg.faults.at(stepDescribe); err != nil {
+		return err
+	}
 	iface, err := attach.Interface(d.cfg.Interface)
 	if err != nil {
 		return err
 	}
-	info := nativeInstanceInfo{
-		Schema:      schemaVersion,
-		Ifindex:     uint32(iface.Index),
-		Mode:        uint32(mode),
-		AttachedSec: uint64(time.Now().Unix()),
+	info, err := readInstance(d.gen)
+	if err != nil {
+		return err
 	}
+	info.Ifindex, info.Mode, info.AttachedSec = uint32(iface.Index), uint32(mode), uint64(time.Now().Unix())
 	putText(info.Interface[:], d.cfg.Interface)
 	putText(info.ModeReason[:], reason)
 	return writeInstance(d.gen, info)
@@ -301,8 +325,13 @@ func (d *Dataplane) removeOtherPins() error {
 		if err := removeLink(path); err != nil {
 			return err
 		}
-		d.cfg.Log.Info("detached", "interface", e.Name())
+		d.emit(e.Name(), "attached", "detached", "the configuration names another interface")
 	}
+	return d.removeOtherGenerations()
+}
+
+// removeOtherGenerations removes the pins of all but the generation in use.
+func (d *Dataplane) removeOtherGenerations() error {
 	numbers, err := d.pins.generations()
 	if err != nil {
 		return err
@@ -316,4 +345,9 @@ func (d *Dataplane) removeOtherPins() error {
 		}
 	}
 	return nil
+}
+
+// emit tells that what is attached to an interface changed.
+func (d *Dataplane) emit(iface, from, to, cause string) {
+	d.cfg.Events.Emit(event.Event{Kind: event.KindAttachment, Interface: iface, From: from, To: to, Cause: cause})
 }

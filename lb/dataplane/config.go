@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/attach"
+	"github.com/remora-lb/remora/lb/event"
 )
 
 // Config is what a data plane needs to know at the start.
@@ -32,8 +34,20 @@ type Config struct {
 	// UDPIdle is the pause after which a UDP flow is new, on VIPs with lb.FlowAlways; to about a
 	// second. Range 1 s to MaxUDPIdle. Default: DefaultUDPIdle.
 	UDPIdle time.Duration
-	// Log gets changes of state. Default: nothing is logged.
+	// Decap says which tunnelled packets are decapsulated here. Default: none.
+	Decap lb.Decap
+	// QUICLB is the form of connection ids on VIPs with lb.ConnectionIDsQUICLB. The zero value: none is
+	// read.
+	QUICLB lb.QUICLB
+	// AnswerLimit is how many echo requests and packets that are too big each CPU answers in about a
+	// second. Range 1 to AnswersUnlimited. Default: DefaultAnswerLimit.
+	AnswerLimit int
+	// Log gets what should not be, and steps. Default: nothing is logged.
 	Log *slog.Logger
+	// Events gets changes of what is attached. Default: they are written to Log.
+	Events event.Sink
+
+	faults faults
 }
 
 // Defaults and limits of what Config says of the flow table.
@@ -46,6 +60,10 @@ const (
 	// DefaultUDPIdle is Katran's time-out.
 	DefaultUDPIdle = 30 * time.Second
 	MaxUDPIdle     = 24 * time.Hour
+	// DefaultAnswerLimit is far above what path MTU discovery and monitoring need.
+	DefaultAnswerLimit = 1000
+	// AnswersUnlimited is more than a CPU can answer.
+	AnswersUnlimited = 1<<31 - 1
 )
 
 func (c Config) withDefaults() Config {
@@ -61,8 +79,14 @@ func (c Config) withDefaults() Config {
 	if c.UDPIdle == 0 {
 		c.UDPIdle = DefaultUDPIdle
 	}
+	if c.AnswerLimit == 0 {
+		c.AnswerLimit = DefaultAnswerLimit
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Events == nil {
+		c.Events = event.ToLog(c.Log)
 	}
 	return c
 }
@@ -79,6 +103,39 @@ func (c Config) Validate() error {
 	}
 	if c.UDPIdle < time.Second || c.UDPIdle > MaxUDPIdle {
 		problems = append(problems, fmt.Errorf("UDPIdle is %v, not %v to %v", c.UDPIdle, time.Second, MaxUDPIdle))
+	}
+	if c.AnswerLimit < 1 || c.AnswerLimit > AnswersUnlimited {
+		problems = append(problems, fmt.Errorf("AnswerLimit is %d, not 1 to %d", c.AnswerLimit, AnswersUnlimited))
+	}
+	return errors.Join(append(problems, checkDecap(c.Decap), checkQUICLB(c.QUICLB))...)
+}
+
+func checkDecap(d lb.Decap) error {
+	var problems []error
+	if d.Others > lb.DecapHost {
+		problems = append(problems, fmt.Errorf("Decap.Others is %v", d.Others))
+	}
+	for addr, action := range d.Destinations {
+		if !addr.IsValid() || addr.Is4In6() || addr.Zone() != "" {
+			problems = append(problems, fmt.Errorf("Decap.Destinations has %q, which is no address of a packet", addr))
+		}
+		if action > lb.DecapHost {
+			problems = append(problems, fmt.Errorf("Decap.Destinations[%s] is %v", addr, action))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func checkQUICLB(q lb.QUICLB) error {
+	if q == (lb.QUICLB{}) {
+		return nil
+	}
+	var problems []error
+	if q.ConfigID > 6 {
+		problems = append(problems, fmt.Errorf("QUICLB.ConfigID is %d, not 0 to 6", q.ConfigID))
+	}
+	if q.ServerIDBytes < 1 || q.ServerIDBytes > 4 {
+		problems = append(problems, fmt.Errorf("QUICLB.ServerIDBytes is %d, not 1 to 4", q.ServerIDBytes))
 	}
 	return errors.Join(problems...)
 }

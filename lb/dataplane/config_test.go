@@ -4,9 +4,11 @@
 package dataplane
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/test/require"
 )
 
@@ -15,6 +17,8 @@ func TestConfigValidate(t *testing.T) {
 		{},
 		{Flows: 1, FlowInserts: 1, UDPIdle: time.Second},
 		{Flows: MaxFlows, FlowInserts: MaxFlowInserts, UDPIdle: MaxUDPIdle},
+		{AnswerLimit: AnswersUnlimited, QUICLB: lb.QUICLB{ConfigID: 6, ServerIDBytes: 4}},
+		allFeatures(),
 	} {
 		require.NoError(t, good.Validate())
 	}
@@ -27,6 +31,25 @@ func TestConfigValidate(t *testing.T) {
 		require.ErrorSays(t, bad.Validate(), want...)
 		_, err := Open(bad)
 		require.ErrorSays(t, err, want...)
+	}
+}
+
+func TestConfigOfFeaturesIsChecked(t *testing.T) {
+	to := func(addr string, action lb.DecapAction) Config {
+		a, _ := netip.ParseAddr(addr)
+		return Config{Decap: lb.Decap{Destinations: map[netip.Addr]lb.DecapAction{a: action}}}
+	}
+	for want, bad := range map[string]Config{
+		"AnswerLimit is -1":                   {AnswerLimit: -1},
+		"Decap.Others is action 4":            {Decap: lb.Decap{Others: 4}},
+		"which is no address":                 to("::ffff:192.0.2.1", lb.DecapHost),
+		"\"invalid IP\"":                      to("", lb.DecapHost),
+		"[192.0.2.1] is action 9":             to("192.0.2.1", 9),
+		"QUICLB.ConfigID is 7":                {QUICLB: lb.QUICLB{ConfigID: 7, ServerIDBytes: 1}},
+		"QUICLB.ServerIDBytes is 0, not 1 to": {QUICLB: lb.QUICLB{ConfigID: 1}},
+		"QUICLB.ServerIDBytes is 5":           {QUICLB: lb.QUICLB{ServerIDBytes: 5}},
+	} {
+		require.ErrorSays(t, bad.Validate(), want)
 	}
 }
 

@@ -6,6 +6,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -32,10 +33,14 @@ func readRealCounters(m *ebpf.Map) ([]Counter, error) {
 	return sums, err
 }
 
-// readSums sums each element of a map of counters over CPUs.
+// readSums sums each element of a map of counters over CPUs, of those that there are: an earlier schema
+// may count less, or have no such map.
 func readSums(m *ebpf.Map, sums []uint64) error {
+	if m == nil {
+		return nil
+	}
 	var perCPU []uint64
-	for i := range sums {
+	for i := range min(len(sums), int(m.MaxEntries())) {
 		if err := m.Lookup(uint32(i), &perCPU); err != nil {
 			return fmt.Errorf("read counter %d of %v: %v", i, m, err)
 		}
@@ -47,13 +52,13 @@ func readSums(m *ebpf.Map, sums []uint64) error {
 }
 
 // eachPerCPU calls f with the values of every element of a per-CPU array.
-func eachPerCPU(m *ebpf.Map, f func(index uint32, perCPU []nativeCounter)) error {
+func eachPerCPU[T any](m *ebpf.Map, f func(index uint32, perCPU []T)) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count CPUs: %v", err)
 	}
 	n := min(int(m.MaxEntries()), countersPerCall)
-	keys, values := make([]uint32, n), make([]nativeCounter, n*cpus)
+	keys, values := make([]uint32, n), make([]T, n*cpus)
 	var cursor ebpf.MapBatchCursor
 	for {
 		got, err := m.BatchLookup(&cursor, keys, values, nil)
@@ -69,42 +74,55 @@ func eachPerCPU(m *ebpf.Map, f func(index uint32, perCPU []nativeCounter)) error
 	}
 }
 
-// sharedMaps are the counters and the flow table, by name, if a generation of another one's sizes can
-// go on using them: then nothing that is counted or remembered during the change is lost.
+// sharedNames are the maps that generations share if they have room for as much. What they hold does not
+// depend on where rings are.
+var sharedNames = []string{
+	"real_counters", "reason_counters", "flow_counters", "decap_counters", "flows", "targets", "source_routes",
+}
+
+// sharedMaps are those of the shared maps, by name, that a generation of another one's sizes can
+// go on using: then nothing that is counted or remembered during the change is lost.
 func (g *generation) sharedMaps(next *ebpf.CollectionSpec) map[string]*ebpf.Map {
 	shared := make(map[string]*ebpf.Map)
 	if g == nil {
 		return shared
 	}
-	for _, name := range []string{"real_counters", "reason_counters", "flow_counters", "flows"} {
-		if m := g.maps[name]; m.MaxEntries() == next.Maps[name].MaxEntries {
+	for _, name := range sharedNames {
+		if m := g.maps[name]; m != nil && m.MaxEntries() == next.Maps[name].MaxEntries {
 			shared[name] = m
 		}
 	}
 	return shared
 }
 
-// copyCounters carries the counters of reals over to a generation that no packet uses yet, if it
-// does not share them. What is counted after that is not carried over.
+// copyCounters carries counters over to a generation that no packet uses yet, if it does not share them.
+// What is counted after that is not carried over.
 func copyCounters(from, to *generation) error {
-	source, target := from.maps["real_counters"], to.maps["real_counters"]
-	if source.MaxEntries() == target.MaxEntries() {
-		return nil // shared
-	}
-	var failed error
-	err := eachPerCPU(source, func(id uint32, perCPU []nativeCounter) {
-		empty := true
-		for _, c := range perCPU {
-			empty = empty && c == nativeCounter{}
-		}
-		if failed == nil && !empty && id < target.MaxEntries() {
-			failed = target.Put(id, perCPU)
-		}
-	})
-	if err = errors.Join(err, failed); err != nil {
+	if err := copyPerCPU[nativeCounter](from.maps["real_counters"], to.maps["real_counters"]); err != nil {
 		return fmt.Errorf("copy counters of reals: %v", err)
 	}
+	for _, name := range []string{"reason_counters", "flow_counters"} {
+		if err := copyPerCPU[uint64](from.maps[name], to.maps[name]); err != nil {
+			return fmt.Errorf("copy %s: %v", name, err)
+		}
+	}
 	return nil
+}
+
+// copyPerCPU copies the elements that are not zero, unless both have as many: then the map is shared.
+func copyPerCPU[T comparable](source, target *ebpf.Map) error {
+	if source.MaxEntries() == target.MaxEntries() {
+		return nil
+	}
+	var zero T
+	var failed error
+	err := eachPerCPU(source, func(index uint32, perCPU []T) {
+		empty := !slices.ContainsFunc(perCPU, func(v T) bool { return v != zero })
+		if failed == nil && !empty && index < target.MaxEntries() {
+			failed = target.Put(index, perCPU)
+		}
+	})
+	return errors.Join(err, failed)
 }
 
 // retireCounter adds a real's counter to those of removed reals and clears it. No packet is counted

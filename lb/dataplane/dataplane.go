@@ -15,10 +15,6 @@ import (
 	"github.com/remora-lb/remora/lb"
 )
 
-// schemaVersion is that of all pinned maps together. Another one means that their contents are not
-// understood; the program is then replaced by one with maps of its own.
-const schemaVersion = 2
-
 // Dataplane is one packet program and its maps. It belongs to one goroutine. Close it; what it
 // attached stays attached, unless Detach was called.
 type Dataplane struct {
@@ -33,8 +29,11 @@ type Dataplane struct {
 	retired    []span // places of rings that changed their length, until no VIP names them
 	vips       []lb.VIPEntry
 	reals      map[lb.RealID]lb.Real
+	routes     []sourceRoute // in force, in order
 
 	link *attachment // nil until attached
+	// unpointed says that the generation is in use, and maps and progs do not point to it yet.
+	unpointed bool
 }
 
 // Open loads the program, and adopts what an earlier run of the instance left: its maps' contents
@@ -64,6 +63,7 @@ func Open(cfg Config) (_ *Dataplane, err error) {
 		return nil, err
 	}
 	d.pins = pinsOf(cfg.BPFFS, cfg.Instance)
+	d.pins.faults = cfg.faults
 	if d.lock, err = lockFolder(d.pins.root); err != nil {
 		return nil, err
 	}
@@ -72,7 +72,10 @@ func Open(cfg Config) (_ *Dataplane, err error) {
 
 // minSizes are those of a generation with nothing in it.
 func (d *Dataplane) minSizes() sizes {
-	return sizes{slots: 1, reals: 64, vips: 16, bits4: 3, bits6: 3, flowBits: flowBits(d.cfg.Flows)}
+	return sizes{
+		words: 2, reals: 64, vips: 16, bits4: 3, bits6: 3, flowBits: flowBits(d.cfg.Flows),
+		prefixes: 1, targets: 1, routes: 1, features: d.features(nil),
+	}
 }
 
 // Program is the loaded program, owned by the data plane: for test runs and measurements. Growth
@@ -91,12 +94,13 @@ func (d *Dataplane) Adopted() ([]lb.Real, []lb.VIPEntry) {
 
 // AdoptedRing is a copy of a ring's slots, as they are in the maps; nil if there is no such ring.
 func (d *Dataplane) AdoptedRing(id lb.RingID) []lb.Slot {
-	at, ok := d.space.spans[id]
+	place, ok := d.space.spans[id]
 	if !ok {
 		return nil
 	}
-	slots := make([]lb.Slot, at.size)
-	for i, word := range d.gen.rings.elems[at.first:at.end()] {
+	words := d.gen.slots(place)
+	slots := make([]lb.Slot, len(words))
+	for i, word := range words {
 		slots[i] = lb.Slot(word)
 	}
 	return slots
@@ -132,7 +136,7 @@ func (d *Dataplane) Detach() error {
 	if err := d.pins.removeAll(); err != nil {
 		return err
 	}
-	d.cfg.Log.Info("detached", "interface", d.cfg.Interface)
+	d.emit(d.cfg.Interface, "attached", "detached", "on request")
 	return nil
 }
 

@@ -73,7 +73,7 @@ func TestEncapsAreThoseOfTheProgram(t *testing.T) {
 		kind uint16
 	}{
 		{"NONE", encapNone}, {"IPIP4", encapIPIP4}, {"IPIP6", encapIPIP6}, {"GUE4", encapGUE4}, {"GUE6", encapGUE6},
-		{"GUE4_SUM", encapGUE4Sum}, {"GUE6_SUM", encapGUE6Sum},
+		{"GUE4_SUM", encapGUE4Sum}, {"GUE6_SUM", encapGUE6Sum}, {"LOCAL", encapLocal},
 	}
 	var want []string
 	for i, k := range kinds {

@@ -65,7 +65,7 @@ func TestPinnedMapsAreGarbage(t *testing.T) {
 			require.NoError(l.T, err)
 			defer m.Close()
 			require.NoError(l.T, m.Put(uint32(0), nativeInstanceInfo{Schema: 77}))
-		}, " has schema 77, not"},
+		}, " have schema 77, and this program understands 2 and 3"},
 		{"folder of another name", func(l *lab) { require.NoError(l.T, os.Mkdir(l.pin("generations", "old"), 0o700)) }, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -15,17 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seedsSection is the data section that holds the VIP tables' seeds. Pins leave the prefix away.
+// Data sections that are read or written by themselves. Pins leave the prefix away.
 const (
-	seedsSection  = ".data.vip_seeds"
-	sectionPrefix = ".data."
+	seedsSection        = ".data.vip_seeds"
+	loadSettingsSection = ".rodata.load_settings"
 )
 
-// sizes is how many elements the maps of a generation have room for.
+// sizes is how many elements the maps of a generation have room for, and what its program can do.
 type sizes struct {
-	slots, reals, vips int
+	words, reals, vips int // words of rings
 	bits4, bits6       int // of a bucket's index in one half of a VIP table
 	flowBits           int // of a bucket's index in the flow table
+	prefixes           int // entries in the table of prefixes
+	targets, routes    int
+	features           features
 }
 
 // generation is one set of maps and the programs bound to them. Sizes of maps are fixed when they
@@ -35,6 +38,10 @@ type generation struct {
 	prog   *ebpf.Program
 	clock  *ebpf.Program        // returns the present tick of the flow table
 	maps   map[string]*ebpf.Map // by name in the object
+	schema uint32
+
+	features features
+	faults   faults
 
 	rings *array[uint64]
 	reals *array[nativeReal]
@@ -48,12 +55,15 @@ type generation struct {
 // the generation before, if there is one and their size stays. A refusal by the verifier is returned
 // with its whole log.
 func newGeneration(number int, s sizes, cfg Config, before *generation) (*generation, error) {
+	if err := cfg.faults.at(stepMake); err != nil {
+		return nil, err
+	}
 	spec, err := loadNative()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded program: %v", err)
 	}
 	for name, n := range map[string]int{
-		"rings":         s.slots,
+		"rings":         s.words,
 		"reals":         s.reals,
 		"real_counters": s.reals,
 		"real_infos":    s.reals,
@@ -62,14 +72,15 @@ func newGeneration(number int, s sizes, cfg Config, before *generation) (*genera
 		"vips4":         2 << s.bits4,
 		"vips6":         2 << s.bits6,
 		"flows":         1 << s.flowBits,
+		"vip_prefixes":  s.prefixes,
+		"targets":       s.targets,
+		"source_routes": s.routes,
+		"decap_dsts":    max(len(cfg.Decap.Destinations), 1),
 	} {
 		spec.Maps[name].MaxEntries = uint32(n)
 	}
 	spec.Maps[seedsSection].Flags |= unix.BPF_F_MMAPABLE
-	if err := setSeeds(spec, s); err != nil {
-		return nil, err
-	}
-	if err := setFlowSettings(spec, s, cfg); err != nil {
+	if err := setVariables(spec, s, cfg); err != nil {
 		return nil, err
 	}
 	opts := ebpf.CollectionOptions{MapReplacements: before.sharedMaps(spec)}
@@ -82,6 +93,10 @@ func newGeneration(number int, s sizes, cfg Config, before *generation) (*genera
 		prog:   coll.DetachProgram("remora"),
 		clock:  coll.DetachProgram("flow_clock"),
 		maps:   make(map[string]*ebpf.Map),
+		schema: schemaVersion,
+
+		features: s.features,
+		faults:   cfg.faults,
 	}
 	for name := range spec.Maps {
 		g.maps[name] = coll.DetachMap(name)
@@ -91,40 +106,16 @@ func newGeneration(number int, s sizes, cfg Config, before *generation) (*genera
 		g.close()
 		return nil, err
 	}
+	if err := g.setDecap(cfg.Decap); err != nil {
+		g.close()
+		return nil, err
+	}
 	// Whatever the moment at which this process ends, the next start must know what is pinned.
 	if err := writeInstance(g, nativeInstanceInfo{Schema: schemaVersion}); err != nil {
 		g.close()
 		return nil, err
 	}
 	return g, nil
-}
-
-// setSeeds gives the tables seeds that find buckets, all empty, within them.
-func setSeeds(spec *ebpf.CollectionSpec, s sizes) error {
-	err := spec.Variables["vip_seeds"].Set([2]uint64{seedWord(0, 0, s.bits4), seedWord(0, 0, s.bits6)})
-	if err != nil {
-		return fmt.Errorf("set seeds of VIP tables: %v", err)
-	}
-	return nil
-}
-
-// setFlowSettings sets what the program needs to know of the flow table.
-func setFlowSettings(spec *ebpf.CollectionSpec, s sizes, cfg Config) error {
-	jiffy, err := jiffy()
-	if err != nil {
-		return err
-	}
-	tick, shift := tickOf(jiffy)
-	err = spec.Variables["flow_settings"].Set(nativeFlowSettings{
-		BucketMask:   1<<s.flowBits - 1,
-		TickShift:    shift,
-		InsertLimit:  uint32(cfg.FlowInserts),
-		UdpIdleTicks: uint32(cfg.UDPIdle.Round(tick) / tick),
-	})
-	if err != nil {
-		return fmt.Errorf("set flow table: %v", err)
-	}
-	return nil
 }
 
 func loadError(err error) error {
@@ -178,18 +169,38 @@ func (g *generation) close() {
 
 func (g *generation) sizes() sizes {
 	return sizes{
-		slots: int(g.maps["rings"].MaxEntries()),
+		words: int(g.maps["rings"].MaxEntries()),
 		reals: int(g.maps["reals"].MaxEntries()),
 		vips:  int(g.maps["vip_infos"].MaxEntries()),
 		bits4: bitsOfTable(int(g.maps["vips4"].MaxEntries())),
 		bits6: bitsOfTable(int(g.maps["vips6"].MaxEntries())),
 
 		flowBits: bits.TrailingZeros32(g.maps["flows"].MaxEntries()),
+		prefixes: g.capacity("vip_prefixes"),
+		targets:  g.capacity("targets"),
+		routes:   g.capacity("source_routes"),
+		features: g.features,
 	}
 }
 
+// capacity is how many entries a map has room for; 1, as at least, if the schema has no such map.
+func (g *generation) capacity(m string) int {
+	if g.maps[m] == nil {
+		return 1
+	}
+	return int(g.maps[m].MaxEntries())
+}
+
+// slots are the words of a ring's slots.
+func (g *generation) slots(place span) []uint64 {
+	at := place.slots()
+	return g.rings.elems[at.first:at.end()]
+}
+
 // pinName is the file name of a map's pin.
-func pinName(m string) string { return strings.TrimPrefix(m, sectionPrefix) }
+func pinName(m string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(m, ".data."), ".rodata.")
+}
 
 // pin pins the programs and all maps below dir, which is made.
 func (g *generation) pin(dir string) error {
@@ -199,12 +210,12 @@ func (g *generation) pin(dir string) error {
 		}
 	}
 	for name, m := range g.maps {
-		if err := pinClone(m.Clone, filepath.Join(dir, "maps", pinName(name))); err != nil {
+		if err := pinClone(g.faults, m.Clone, filepath.Join(dir, "maps", pinName(name))); err != nil {
 			return fmt.Errorf("pin map %s: %v", name, err)
 		}
 	}
 	for name, prog := range map[string]*ebpf.Program{"native": g.prog, "flow_clock": g.clock} {
-		if err := pinClone(prog.Clone, filepath.Join(dir, "progs", name)); err != nil {
+		if err := pinClone(g.faults, prog.Clone, filepath.Join(dir, "progs", name)); err != nil {
 			return fmt.Errorf("pin program %s: %v", name, err)
 		}
 	}
@@ -218,75 +229,14 @@ type pinner interface {
 
 // pinClone pins a clone, since the original would remember its pin: once that has been removed,
 // pinning it again would do nothing.
-func pinClone[T pinner](clone func() (T, error), path string) error {
+func pinClone[T pinner](f faults, clone func() (T, error), path string) error {
+	if err := f.at(stepPin); err != nil {
+		return err
+	}
 	c, err := clone()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	return c.Pin(path)
-}
-
-// openGeneration opens what pin left. The error says which pinned object is not what it should be.
-func openGeneration(number int, dir string) (*generation, error) {
-	spec, err := loadNative()
-	if err != nil {
-		return nil, fmt.Errorf("read embedded program: %v", err)
-	}
-	g := &generation{number: number, maps: make(map[string]*ebpf.Map)}
-	for name, ms := range spec.Maps {
-		path := filepath.Join(dir, "maps", pinName(name))
-		m, err := ebpf.LoadPinnedMap(path, nil)
-		if err != nil {
-			g.close()
-			return nil, fmt.Errorf("open pinned map %s: %v", path, err)
-		}
-		g.maps[name] = m
-		if m.Type() != ms.Type || m.KeySize() != ms.KeySize || m.ValueSize() != ms.ValueSize {
-			g.close()
-			return nil, fmt.Errorf("pinned map %s is a %v of %d and %d bytes, not a %v of %d and %d", path,
-				m.Type(), m.KeySize(), m.ValueSize(), ms.Type, ms.KeySize, ms.ValueSize)
-		}
-	}
-	if err := g.checkSizes(spec); err != nil {
-		g.close()
-		return nil, err
-	}
-	for name, prog := range map[string]**ebpf.Program{"native": &g.prog, "flow_clock": &g.clock} {
-		path := filepath.Join(dir, "progs", name)
-		if *prog, err = ebpf.LoadPinnedProgram(path, nil); err != nil {
-			g.close()
-			return nil, fmt.Errorf("open pinned program %s: %v", path, err)
-		}
-	}
-	if err := g.mapArrays(); err != nil {
-		g.close()
-		return nil, err
-	}
-	return g, nil
-}
-
-// checkSizes refuses pinned maps that do not belong together: what is found in one is looked up in
-// another.
-func (g *generation) checkSizes(spec *ebpf.CollectionSpec) error {
-	reals := g.maps["reals"].MaxEntries()
-	for name, want := range map[string]uint32{
-		"real_counters":   reals,
-		"real_infos":      reals,
-		"reason_counters": spec.Maps["reason_counters"].MaxEntries,
-		"flow_counters":   spec.Maps["flow_counters"].MaxEntries,
-	} {
-		if n := g.maps[name].MaxEntries(); n != want {
-			return fmt.Errorf("pinned map %s has %d elements, not %d", name, n, want)
-		}
-	}
-	for _, name := range []string{"vips4", "vips6"} {
-		if n := g.maps[name].MaxEntries(); n < 2<<minTableBits || n&(n-1) != 0 {
-			return fmt.Errorf("pinned map %s has %d elements, not a power of two from %d", name, n, 2<<minTableBits)
-		}
-	}
-	if n := g.maps["flows"].MaxEntries(); n&(n-1) != 0 {
-		return fmt.Errorf("pinned map flows has %d elements, not a power of two", n)
-	}
-	return nil
 }

@@ -13,17 +13,28 @@ import (
 
 // Reserve implements engine.Dataplane.
 func (d *Dataplane) Reserve(c engine.Capacity) error {
-	return d.ensure(sizes{
-		slots: c.RingSlots,
-		reals: c.Reals + 1,
-		vips:  c.VIPs4 + c.VIPs6,
-		bits4: tableBits(c.VIPs4, vip4PerBucket),
-		bits6: tableBits(c.VIPs6, vip6PerBucket),
-	})
+	need := sizes{
+		// A word for each ring, also for those that move.
+		words:    c.RingSlots + 2*(c.VIPs4+c.VIPs6),
+		reals:    c.Reals + 1,
+		vips:     c.VIPs4 + c.VIPs6,
+		bits4:    tableBits(c.VIPs4, vip4PerBucket),
+		bits6:    tableBits(c.VIPs6, vip6PerBucket),
+		prefixes: 2 * c.Prefixes, // with what tells that its addresses have a VIP
+		targets:  c.Targets,
+		routes:   c.SourceRoutes,
+	}
+	if c.Options {
+		need.features |= featureOptions
+	}
+	if c.Prefixes != 0 {
+		need.features |= featurePrefixes
+	}
+	return d.ensure(need)
 }
 
 // ensure grows what is smaller than need, with some room to spare so that it does not grow again
-// at once.
+// at once, and switches features on.
 func (d *Dataplane) ensure(need sizes) error {
 	have := d.gen.sizes()
 	want := have
@@ -32,12 +43,16 @@ func (d *Dataplane) ensure(need sizes) error {
 			*want = need + need/4
 		}
 	}
-	spare(&want.slots, have.slots, need.slots)
+	spare(&want.words, have.words, need.words)
 	spare(&want.reals, have.reals, need.reals)
 	spare(&want.vips, have.vips, need.vips)
+	spare(&want.prefixes, have.prefixes, need.prefixes)
+	spare(&want.targets, have.targets, need.targets)
+	spare(&want.routes, have.routes, need.routes)
+	want.features |= need.features
 	want.bits4, want.bits6 = max(have.bits4, need.bits4), max(have.bits6, need.bits6)
 	if want == have {
-		return nil
+		return d.point()
 	}
 	return d.replace(want)
 }
@@ -64,12 +79,12 @@ func (d *Dataplane) replace(s sizes) error {
 	if old == nil {
 		return nil
 	}
-	d.cfg.Log.Debug("maps replaced by larger ones", "generation", next.number, "sizes", fmt.Sprintf("%+v", s))
+	d.cfg.Log.Debug("maps and program replaced", "generation", next.number, "sizes", fmt.Sprintf("%+v", s))
 	old.close()
-	if d.link == nil || !d.link.current {
+	if d.link == nil || !d.link.current || d.unpointed {
 		return nil // pins of an earlier run stay until the new program is attached
 	}
-	return d.pins.removeGeneration(old.number)
+	return d.removeOtherGenerations()
 }
 
 // copyTo makes a generation of the given sizes with the contents of the present one.
@@ -87,7 +102,7 @@ func (d *Dataplane) copyTo(s sizes) (*generation, *ringSpace, error) {
 	return next, space, nil
 }
 
-// fill copies reals, rings and VIPs of the present generation, and returns where the rings are.
+// fill copies reals, rings, VIPs, targets and source routes of the present generation, and returns where the rings are.
 func (d *Dataplane) fill(next *generation) (*ringSpace, error) {
 	space := newRingSpace(uint32(len(next.rings.elems)))
 	if d.gen == nil {
@@ -104,7 +119,17 @@ func (d *Dataplane) fill(next *generation) (*ringSpace, error) {
 			return nil, fmt.Errorf("no room for ring %d", id)
 		}
 		space.set(id, to)
-		copy(next.rings.elems[to.first:to.end()], d.gen.rings.elems[from.first:from.end()])
+		next.rings.elems[to.first] = ringWord(id, lb.Options{}) // until its VIP is set
+		copy(next.slots(to), d.gen.slots(from))
+	}
+	if err := d.gen.copyTargets(next); err != nil {
+		return nil, err
+	}
+	if err := d.gen.copyRoutes(next); err != nil {
+		return nil, err
+	}
+	if err := d.cfg.faults.at(stepFill); err != nil {
+		return nil, err
 	}
 	return space, next.setVIPs(d.vips, nil, space.spans)
 }
@@ -120,16 +145,16 @@ func (d *Dataplane) takeIntoUse(next *generation) error {
 	}
 	if d.link == nil || !d.link.current {
 		d.warnOfLost(d.gen.copyFlows(next))
-		return copyCounters(d.gen, next)
+		return d.copyCounters(next)
 	}
 	err := next.pin(d.dir(next))
 	if err == nil {
 		// Where reals grow, what is counted between here and the update is not carried over.
-		err = copyCounters(d.gen, next)
+		err = d.copyCounters(next)
 	}
 	if err == nil {
 		d.gen.copyFlows(next) // what finds no place is counted below
-		err = d.link.update(next.prog)
+		err = d.updateLink(next.prog)
 	}
 	if err != nil {
 		_ = d.pins.removeGeneration(next.number) // the first error says more
@@ -138,23 +163,32 @@ func (d *Dataplane) takeIntoUse(next *generation) error {
 	if d.gen.flowCapacity() != next.flowCapacity() {
 		d.copyLateFlows(next)
 	}
-	if err := d.pins.use(next.number); err != nil {
+	err = d.pins.use(next.number)
+	if d.unpointed = err != nil; d.unpointed {
 		// The program runs with its own pinned maps, and the next start finds them by its id.
 		d.cfg.Log.Warn("pins do not point to the generation in use", "error", err)
 	}
 	return nil
 }
 
-var _ engine.Dataplane = (*Dataplane)(nil)
-
-// familySplit counts keys by family.
-func familySplit(vips []lb.VIPEntry) (v4, v6 []lb.VIPEntry) {
-	for _, v := range vips {
-		if v.VIP.Addr.Is4() {
-			v4 = append(v4, v)
-		} else {
-			v6 = append(v6, v)
-		}
+// point has maps and progs point to the generation in use, where that failed. Until then they point to
+// the one before, which stays pinned for that.
+func (d *Dataplane) point() error {
+	if !d.unpointed {
+		return nil
 	}
-	return v4, v6
+	if err := d.pins.use(d.gen.number); err != nil {
+		return err
+	}
+	d.unpointed = false
+	return d.removeOtherGenerations()
 }
+
+func (d *Dataplane) copyCounters(next *generation) error {
+	if err := d.cfg.faults.at(stepCount); err != nil {
+		return err
+	}
+	return copyCounters(d.gen, next)
+}
+
+var _ engine.Dataplane = (*Dataplane)(nil)

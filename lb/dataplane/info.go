@@ -22,6 +22,8 @@ func vipInfo(v lb.VIPEntry, ring span) nativeVipInfo {
 		RingFirstSlot: ring.first,
 		RingSize:      ring.size,
 		FlowMode:      uint8(v.Flows),
+		HostBits:      v.VIP.HostBits,
+		Options:       optionBits(v.Options),
 	}
 	putText(info.Service[:], v.Service)
 	return info
@@ -33,11 +35,13 @@ func entryOf(info nativeVipInfo) (lb.VIPEntry, span) {
 			Addr:     netip.AddrFrom16(info.Addr).Unmap(),
 			Port:     info.Port,
 			Protocol: lb.Protocol(info.Protocol),
+			HostBits: info.HostBits,
 		},
 		Service: text(info.Service[:]),
 		RingID:  lb.RingID(info.RingId),
 		Ring:    lb.Ring{Size: info.RingSize, Hash: lb.RingHash(info.RingHash)},
 		Flows:   lb.FlowMode(info.FlowMode),
+		Options: optionsOf(info.Options),
 	}, span{info.RingFirstSlot, info.RingSize}
 }
 
@@ -47,6 +51,7 @@ func realInfo(r lb.Real) nativeRealInfo {
 		VipAddr:     r.VIP.Addr.As16(),
 		VipPort:     r.VIP.Port,
 		VipProtocol: uint8(r.VIP.Protocol),
+		VipHostBits: r.VIP.HostBits,
 		Encap:       uint8(r.Tunnel.Encap),
 		Weight:      r.Backend.Weight,
 		Source:      r.Tunnel.Source.Addr().As16(),
@@ -66,8 +71,13 @@ func realOf(id lb.RealID, info nativeRealInfo, rec nativeReal) lb.Real {
 		Use: lb.RealUse(rec.Use),
 
 		Generation: rec.Generation,
-		VIP:        lb.VIP{Addr: netip.AddrFrom16(info.VipAddr).Unmap(), Port: info.VipPort, Protocol: lb.Protocol(info.VipProtocol)},
-		Backend:    lb.Backend{Addr: addr, Weight: info.Weight},
+		VIP: lb.VIP{
+			Addr:     netip.AddrFrom16(info.VipAddr).Unmap(),
+			Port:     info.VipPort,
+			Protocol: lb.Protocol(info.VipProtocol),
+			HostBits: info.VipHostBits,
+		},
+		Backend: lb.Backend{Addr: addr, Weight: info.Weight},
 		Tunnel: lb.Tunnel{
 			Encap:       lb.Encap(info.Encap),
 			Destination: addr,
@@ -75,6 +85,11 @@ func realOf(id lb.RealID, info nativeRealInfo, rec nativeReal) lb.Real {
 			Port:        info.GuePort,
 			Checksum:    info.Checksum != 0,
 		},
+	}
+	if r.Tunnel.Encap == lb.Local {
+		r.Backend.Local = true
+		r.Tunnel.Source = netip.Prefix{}
+		return r
 	}
 	r.NextHop.MAC = wordMAC(rec.Mac)
 	if r.NextHop.Resolved() {

@@ -18,6 +18,8 @@ func TestVIPInfoRoundTrip(t *testing.T) {
 		{"IPv4", lb.VIPEntry{VIP: testVIP(t, "203.0.113.10:443/tcp"), Service: "web", RingID: 3, Ring: lb.Ring{Size: 65537}}},
 		{"IPv6, all ports, another hash", lb.VIPEntry{VIP: testVIP(t, "[2001:db8::10]:0/udp"), Service: "dns", RingID: 1 << 20, Ring: lb.Ring{Size: 7, Hash: lb.MaglevV1}}},
 		{"longest name", lb.VIPEntry{VIP: testVIP(t, "203.0.113.10:1/tcp"), Service: strings.Repeat("n", 63), Ring: lb.Ring{Size: 7}}},
+		{"a prefix with options", lb.VIPEntry{VIP: testVIP(t, "203.0.112.0/23:0/udp"), Service: "quic", Ring: lb.Ring{Size: 7},
+			Options: lb.Options{ConnectionIDs: lb.ConnectionIDsQUICLB, Fragments: lb.FragmentsPass, SourceRoutes: true}}},
 		{"bytes beyond ASCII", lb.VIPEntry{VIP: testVIP(t, "203.0.113.10:1/tcp"), Service: "blå", Ring: lb.Ring{Size: 7}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -39,6 +41,7 @@ func TestRealInfoRoundTrip(t *testing.T) {
 		{"6 in IPv6", "[2001:db8::10]:0/udp", "fc00::1", lb.IPIP},
 		{"GUE in IPv4", "203.0.113.10:443/tcp", "10.0.0.3", lb.GUE},
 		{"GUE in IPv6", "[2001:db8::10]:443/tcp", "fc00::1", lb.GUE},
+		{"of a prefix", "[2001:db8::/48]:0/udp", "fc00::1", lb.GUE},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := testReal(t, 9, tt.vip, tt.encap, tt.backend)

@@ -24,6 +24,7 @@ const (
 	encapGUE6
 	encapGUE4Sum
 	encapGUE6Sum
+	encapLocal
 )
 
 // addrWords is an address as the two words that the program reads it as; IPv4 in the low half of
@@ -37,38 +38,73 @@ func addrWords(a netip.Addr) [2]uint64 {
 	return [2]uint64{packetOrder.Uint64(b[:]), packetOrder.Uint64(b[8:])}
 }
 
+// portWord is a port in network order.
+func portWord(port uint16) uint16 { return bits.ReverseBytes16(port) }
+
 // portProto is the port, in network order, and the protocol of a VIP's key.
 func portProto(v lb.VIP) uint64 {
-	return uint64(bits.ReverseBytes16(v.Port)) | uint64(v.Protocol)<<16
+	return uint64(portWord(v.Port)) | uint64(v.Protocol)<<16
+}
+
+// vipPrefix is the key of a VIP of a prefix.
+func vipPrefix(v lb.VIP) nativeVipPrefix {
+	p := nativeVipPrefix{
+		Bits:     32 + uint32(v.Prefix().Bits()),
+		Port:     portWord(v.Port),
+		Protocol: uint8(v.Protocol),
+		Family:   4,
+		Addr:     addrWords(v.Addr),
+	}
+	if v.Addr.Is6() {
+		p.Family = 6
+	}
+	return p
 }
 
 func vip4Key(v lb.VIP) uint64 { return addrWords(v.Addr)[0] | portProto(v)<<32 }
 
-// vipValue is what the program needs to know of a VIP: struct vip4_bucket in bpf/types.h.
-func vipValue(ring span, mode lb.FlowMode) uint64 {
-	return uint64(ring.first) | uint64(ring.size)<<32 | vipFlags(mode)<<52
+// A VIP's flags, VIP_* in bpf/types.h.
+const (
+	vipFlowsAlways   = 1
+	vipQUIC          = 2
+	vipOptions       = 4
+	vipFragmentsPass = 8
+	vipHostBitsShift = 4
+	vipByPort0       = 0x800
+	vipFlagsShift    = 52
+)
+
+// vipValue is what the program needs to know of a VIP, whose slots are there: bpf/types.h.
+func vipValue(slots span, v lb.VIPEntry) uint64 {
+	return uint64(slots.first) | uint64(slots.size)<<32 | vipFlags(v)<<vipFlagsShift
 }
 
-// vipFlags are VIP_FLOWS_ALWAYS and VIP_QUIC of bpf/types.h.
-func vipFlags(mode lb.FlowMode) uint64 {
-	switch mode {
+func vipFlags(v lb.VIPEntry) uint64 {
+	flags := uint64(v.VIP.HostBits) << vipHostBitsShift
+	switch v.Flows {
 	case lb.FlowAlways:
-		return 1
+		flags |= vipFlowsAlways
 	case lb.FlowQUIC:
-		return 2
+		flags |= vipQUIC
 	}
-	return 0
+	if hasOptions(v.Options) {
+		flags |= vipOptions
+	}
+	return flags
 }
 
 // realRecord prepares the outer headers of packets to a real.
 func realRecord(r lb.Real) nativeReal {
 	t := r.Tunnel
+	if t.Encap == lb.Local {
+		return nativeReal{Kind: encapLocal, Use: uint8(r.Use), Generation: r.Generation}
+	}
 	rec := nativeReal{
 		Mac:      macWord(r.NextHop.MAC),
 		Dst:      addrWords(t.Destination),
 		Src:      addrWords(t.Source.Addr()),
 		Kind:     encapKind(t),
-		GuePort:  bits.ReverseBytes16(t.Port),
+		GuePort:  portWord(t.Port),
 		MaxBytes: maxInnerBytes(r),
 
 		Use:        uint8(r.Use),

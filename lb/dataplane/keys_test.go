@@ -105,11 +105,11 @@ func TestVIPKey(t *testing.T) {
 }
 
 func TestVIPValue(t *testing.T) {
-	got, want := memory(t, vipValue(span{first: 1000, size: 65537}, lb.FlowTransitions)), unhex("e8030000 01000100")
+	got, want := memory(t, vipValue(span{first: 1000, size: 65537}, lb.VIPEntry{})), unhex("e8030000 01000100")
 	if !bytes.Equal(got, want) {
 		t.Errorf("value %x, want %x", got, want)
 	}
-	if v := vipValue(span{first: 1<<32 - lb.MaxRingSize, size: lb.MaxRingSize}, lb.FlowTransitions); v>>32 != lb.MaxRingSize || v>>52 != 0 {
+	if v := vipValue(span{first: 1<<32 - lb.MaxRingSize, size: lb.MaxRingSize}, lb.VIPEntry{}); v>>32 != lb.MaxRingSize || v>>52 != 0 {
 		t.Errorf("value %x of the largest ring reaches into the flags", v)
 	}
 }

@@ -99,20 +99,12 @@ func Writer(bpffs, instance string) int {
 	return lockPID(f)
 }
 
-// Remove detaches an instance and removes all that is pinned for it. Errors of ErrNoInstance say
-// that there is none, of ErrLocked that a daemon has it.
+// Remove detaches an instance and removes all that is pinned for it. Errors are those of OpenRemains.
 func Remove(bpffs, instance string) error {
-	if instance == "" {
-		return errors.New("remove instance: it has no name")
-	}
-	p := pinsOf(bpffs, instance)
-	if _, err := os.Stat(p.root); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove instance %q below %s: %w", instance, bpffs, ErrNoInstance)
-	}
-	lock, err := lockFolder(p.root)
+	r, err := OpenRemains(bpffs, instance)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	return p.removeAll()
+	defer r.Close()
+	return r.Remove()
 }

@@ -13,6 +13,17 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type nativeAnswerGuard struct {
+	_       structs.HostLayout
+	Tick    uint32
+	Answers uint32
+}
+
+type nativeAnswerSettings struct {
+	_     structs.HostLayout
+	Limit uint32
+}
+
 type nativeCounter struct {
 	_     structs.HostLayout
 	Pkts  uint64
@@ -40,14 +51,24 @@ type nativeFlowSettings struct {
 }
 
 type nativeInstanceInfo struct {
-	_           structs.HostLayout
-	Schema      uint32
-	Ifindex     uint32
-	Mode        uint32
-	Reserved    uint32
-	AttachedSec uint64
-	Interface   [16]int8
-	ModeReason  [472]int8
+	_            structs.HostLayout
+	Schema       uint32
+	Ifindex      uint32
+	Mode         uint32
+	SourceRoutes uint32
+	AttachedSec  uint64
+	Interface    [16]int8
+	ModeReason   [472]int8
+}
+
+type nativeLoadSettings struct {
+	_            structs.HostLayout
+	Features     uint32
+	DecapGuePort uint16
+	DecapOthers  uint8
+	QuicLbConfig uint8
+	QuicLbBytes  uint8
+	Reserved     [3]uint8
 }
 
 type nativeReal struct {
@@ -79,7 +100,22 @@ type nativeRealInfo struct {
 	GuePort     uint16
 	InUse       uint8
 	MacStale    uint8
-	Reserved    [2]uint8
+	VipHostBits uint8
+	Reserved    uint8
+}
+
+type nativeSourcePrefix struct {
+	_      structs.HostLayout
+	Bits   uint32
+	Family uint32
+	Addr   [2]uint64
+}
+
+type nativeTarget struct {
+	_        structs.HostLayout
+	Ring     uint32
+	ServerId uint32
+	Addr     [2]uint64
 }
 
 type nativeVip4Bucket struct {
@@ -113,14 +149,27 @@ type nativeVipInfo struct {
 	RingFirstSlot uint32
 	RingSize      uint32
 	FlowMode      uint8
-	Reserved      [3]uint8
+	HostBits      uint8
+	Options       uint16
 	Service       [64]int8
+}
+
+type nativeVipPrefix struct {
+	_        structs.HostLayout
+	Bits     uint32
+	Port     uint16
+	Protocol uint8
+	Family   uint8
+	Addr     [2]uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	nativeMapAnswerGuards   = "answer_guards"
+	nativeMapDecapCounters  = "decap_counters"
+	nativeMapDecapDsts      = "decap_dsts"
 	nativeMapFlowCounters   = "flow_counters"
 	nativeMapFlowGuards     = "flow_guards"
 	nativeMapFlows          = "flows"
@@ -130,13 +179,18 @@ const (
 	nativeMapReals          = "reals"
 	nativeMapReasonCounters = "reason_counters"
 	nativeMapRings          = "rings"
+	nativeMapSourceRoutes   = "source_routes"
+	nativeMapTargets        = "targets"
 	nativeMapVipAddrs       = "vip_addrs"
 	nativeMapVipInfos       = "vip_infos"
+	nativeMapVipPrefixes    = "vip_prefixes"
 	nativeMapVips4          = "vips4"
 	nativeMapVips6          = "vips6"
 	nativeProgFlowClock     = "flow_clock"
 	nativeProgRemora        = "remora"
+	nativeVarAnswerSettings = "answer_settings"
 	nativeVarFlowSettings   = "flow_settings"
+	nativeVarLoadSettings   = "load_settings"
 	nativeVarVipSeeds       = "vip_seeds"
 )
 
@@ -190,6 +244,9 @@ type nativeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeMapSpecs struct {
+	AnswerGuards   *ebpf.MapSpec `ebpf:"answer_guards"`
+	DecapCounters  *ebpf.MapSpec `ebpf:"decap_counters"`
+	DecapDsts      *ebpf.MapSpec `ebpf:"decap_dsts"`
 	FlowCounters   *ebpf.MapSpec `ebpf:"flow_counters"`
 	FlowGuards     *ebpf.MapSpec `ebpf:"flow_guards"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
@@ -199,8 +256,11 @@ type nativeMapSpecs struct {
 	Reals          *ebpf.MapSpec `ebpf:"reals"`
 	ReasonCounters *ebpf.MapSpec `ebpf:"reason_counters"`
 	Rings          *ebpf.MapSpec `ebpf:"rings"`
+	SourceRoutes   *ebpf.MapSpec `ebpf:"source_routes"`
+	Targets        *ebpf.MapSpec `ebpf:"targets"`
 	VipAddrs       *ebpf.MapSpec `ebpf:"vip_addrs"`
 	VipInfos       *ebpf.MapSpec `ebpf:"vip_infos"`
+	VipPrefixes    *ebpf.MapSpec `ebpf:"vip_prefixes"`
 	Vips4          *ebpf.MapSpec `ebpf:"vips4"`
 	Vips6          *ebpf.MapSpec `ebpf:"vips6"`
 }
@@ -209,8 +269,10 @@ type nativeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeVariableSpecs struct {
-	FlowSettings *ebpf.VariableSpec `ebpf:"flow_settings"`
-	VipSeeds     *ebpf.VariableSpec `ebpf:"vip_seeds"`
+	AnswerSettings *ebpf.VariableSpec `ebpf:"answer_settings"`
+	FlowSettings   *ebpf.VariableSpec `ebpf:"flow_settings"`
+	LoadSettings   *ebpf.VariableSpec `ebpf:"load_settings"`
+	VipSeeds       *ebpf.VariableSpec `ebpf:"vip_seeds"`
 }
 
 // nativeObjects contains all objects after they have been loaded into the kernel.
@@ -233,6 +295,9 @@ func (o *nativeObjects) Close() error {
 //
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativeMaps struct {
+	AnswerGuards   *ebpf.Map `ebpf:"answer_guards"`
+	DecapCounters  *ebpf.Map `ebpf:"decap_counters"`
+	DecapDsts      *ebpf.Map `ebpf:"decap_dsts"`
 	FlowCounters   *ebpf.Map `ebpf:"flow_counters"`
 	FlowGuards     *ebpf.Map `ebpf:"flow_guards"`
 	Flows          *ebpf.Map `ebpf:"flows"`
@@ -242,14 +307,20 @@ type nativeMaps struct {
 	Reals          *ebpf.Map `ebpf:"reals"`
 	ReasonCounters *ebpf.Map `ebpf:"reason_counters"`
 	Rings          *ebpf.Map `ebpf:"rings"`
+	SourceRoutes   *ebpf.Map `ebpf:"source_routes"`
+	Targets        *ebpf.Map `ebpf:"targets"`
 	VipAddrs       *ebpf.Map `ebpf:"vip_addrs"`
 	VipInfos       *ebpf.Map `ebpf:"vip_infos"`
+	VipPrefixes    *ebpf.Map `ebpf:"vip_prefixes"`
 	Vips4          *ebpf.Map `ebpf:"vips4"`
 	Vips6          *ebpf.Map `ebpf:"vips6"`
 }
 
 func (m *nativeMaps) Close() error {
 	return _NativeClose(
+		m.AnswerGuards,
+		m.DecapCounters,
+		m.DecapDsts,
 		m.FlowCounters,
 		m.FlowGuards,
 		m.Flows,
@@ -259,8 +330,11 @@ func (m *nativeMaps) Close() error {
 		m.Reals,
 		m.ReasonCounters,
 		m.Rings,
+		m.SourceRoutes,
+		m.Targets,
 		m.VipAddrs,
 		m.VipInfos,
+		m.VipPrefixes,
 		m.Vips4,
 		m.Vips6,
 	)
@@ -270,8 +344,10 @@ func (m *nativeMaps) Close() error {
 //
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativeVariables struct {
-	FlowSettings *ebpf.Variable `ebpf:"flow_settings"`
-	VipSeeds     *ebpf.Variable `ebpf:"vip_seeds"`
+	AnswerSettings *ebpf.Variable `ebpf:"answer_settings"`
+	FlowSettings   *ebpf.Variable `ebpf:"flow_settings"`
+	LoadSettings   *ebpf.Variable `ebpf:"load_settings"`
+	VipSeeds       *ebpf.Variable `ebpf:"vip_seeds"`
 }
 
 // nativePrograms contains all programs after they have been loaded into the kernel.

@@ -6,6 +6,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,10 +28,13 @@ const DefaultBPFFS = "/sys/fs/bpf"
 //
 // A generation is pinned as a whole before the attachment is given its program, and the symbolic
 // links follow after that; so whatever step is the last, the attachment's program has its maps.
-type pins struct{ root string }
+type pins struct {
+	root   string
+	faults faults
+}
 
 func pinsOf(bpffs, instance string) pins {
-	return pins{filepath.Join(bpffs, "remora", fileName(instance))}
+	return pins{root: filepath.Join(bpffs, "remora", fileName(instance))}
 }
 
 // fileName is the name of an instance or interface as the BPF file system takes it: without dots
@@ -66,31 +70,65 @@ func (p pins) generations() ([]int, error) {
 // use points maps and progs to a generation.
 func (p pins) use(n int) error {
 	for _, sub := range []string{"maps", "progs"} {
-		tmp := filepath.Join(p.root, "new_"+sub)
-		_ = os.Remove(tmp) // of a start that was cut off
-		if err := os.Symlink(filepath.Join("generations", strconv.Itoa(n), sub), tmp); err != nil {
-			return fmt.Errorf("point to generation %d: %v", n, err)
-		}
-		if err := os.Rename(tmp, filepath.Join(p.root, sub)); err != nil {
+		if err := p.point(sub, filepath.Join("generations", strconv.Itoa(n), sub)); err != nil {
 			return fmt.Errorf("point to generation %d: %v", n, err)
 		}
 	}
 	return nil
 }
 
+// point makes or replaces a symbolic link, in one step.
+func (p pins) point(name, to string) error {
+	tmp := filepath.Join(p.root, "new_"+name)
+	_ = os.Remove(tmp) // of a start that was cut off
+	if err := os.Symlink(to, tmp); err != nil {
+		return err
+	}
+	err := p.faults.at(stepPoint)
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(p.root, name))
+	}
+	if err != nil {
+		_ = os.Remove(tmp) // the first error says more
+	}
+	return err
+}
+
 func (p pins) removeGeneration(n int) error {
-	if err := os.RemoveAll(p.generation(n)); err != nil {
+	err := p.faults.at(stepRemove)
+	if err == nil {
+		err = os.RemoveAll(p.generation(n))
+	}
+	if err != nil {
 		return fmt.Errorf("remove pins of generation %d: %v", n, err)
 	}
 	return nil
 }
 
-func (p pins) removeAll() error {
-	entries, _ := os.ReadDir(p.links()) // not there: nothing is attached
-	for _, e := range entries {
-		if err := removeLink(filepath.Join(p.links(), e.Name())); err != nil {
-			return err
+// each calls do for everything below the instance's folder that is no folder, in order.
+func (p pins) each(do func(path string, d fs.DirEntry)) error {
+	err := filepath.WalkDir(p.root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			do(path, d)
 		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list pins: %v", err)
+	}
+	return nil
+}
+
+// removeAll takes links off their interfaces, wherever another version may have pinned them, and removes
+// the folder.
+func (p pins) removeAll() error {
+	err := p.each(func(path string, d fs.DirEntry) {
+		if d.Type().IsRegular() {
+			detachPinned(path)
+		}
+	})
+	if err != nil {
+		return err
 	}
 	if err := os.RemoveAll(p.root); err != nil {
 		return fmt.Errorf("remove pins: %v", err)
@@ -99,17 +137,22 @@ func (p pins) removeAll() error {
 	return nil
 }
 
-// removeLink takes a pinned link off its interface, and removes the pin. Without the pin the kernel
-// would do the former as well, but at a time of its own.
+// removeLink takes a pinned link off its interface, and removes the pin.
 func removeLink(path string) error {
-	if l, err := link.LoadPinnedLink(path, nil); err == nil {
-		_ = l.Detach() // the pin goes all the same
-		l.Close()
-	}
+	detachPinned(path)
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove pinned link: %v", err)
 	}
 	return nil
+}
+
+// detachPinned takes what is pinned off its interface, if it is a link. Once the pin is removed the kernel
+// would do so as well, but at a time of its own.
+func detachPinned(path string) {
+	if l, err := link.LoadPinnedLink(path, nil); err == nil {
+		_ = l.Detach() // the pin goes all the same
+		l.Close()
+	}
 }
 
 // removeEmpty removes the folders of an instance that came to nothing. Those with pins stay, as

@@ -18,9 +18,10 @@ import (
 )
 
 var mapNames = []string{
+	"answer_guards", "answer_settings", "decap_counters", "decap_dsts",
 	"flow_counters", "flow_guards", "flow_settings", "flows",
-	"instance", "real_counters", "real_infos", "reals", "reason_counters", "rings",
-	"vip_addrs", "vip_infos", "vip_seeds", "vips4", "vips6",
+	"instance", "load_settings", "real_counters", "real_infos", "reals", "reason_counters", "rings",
+	"source_routes", "targets", "vip_addrs", "vip_infos", "vip_prefixes", "vip_seeds", "vips4", "vips6",
 }
 
 // pinTree is what pins.go promises for an attached instance.

@@ -10,17 +10,23 @@ import (
 	"github.com/remora-lb/remora/lb"
 )
 
-// span is where a ring's slots are in the rings map.
+// span is where something is in the rings map: a ring's place, which begins with the word that holds its id
+// and its VIP's options, or the slots behind that word.
 type span struct{ first, size uint32 }
 
 func (s span) end() uint32 { return s.first + s.size }
+
+// slots is where the slots are in a ring's place.
+func (s span) slots() span { return span{s.first + 1, s.size - 1} }
+
+// placeOf is the place of a ring with these slots.
+func placeOf(slots span) span { return span{slots.first - 1, slots.size + 1} }
 
 func (s span) compare(t span) int {
 	return cmp.Or(cmp.Compare(s.first, t.first), cmp.Compare(s.size, t.size))
 }
 
-// ringSpace gives rings their places, first fit. The space starts at slot 1 only in so far as slot
-// 0 is as good as any: a VIP's value is never 0, since its size is not.
+// ringSpace gives rings their places, first fit.
 type ringSpace struct {
 	size  uint32
 	spans map[lb.RingID]span // changed by set and remove only
@@ -50,7 +56,7 @@ func (r *ringSpace) remove(id lb.RingID) {
 	r.taken = slices.Delete(r.taken, i, i+1)
 }
 
-// alloc finds a place of n slots that no span, nor one of avoid, has; false if there is none.
+// alloc finds a place of n words that no span, nor one of avoid, has; false if there is none.
 func (r *ringSpace) alloc(n uint32, avoid ...span) (span, bool) {
 	taken := r.taken
 	if len(avoid) != 0 {
@@ -70,8 +76,8 @@ func (r *ringSpace) alloc(n uint32, avoid ...span) (span, bool) {
 	return span{at, n}, true
 }
 
-// slots is how many slots all rings together have.
-func (r *ringSpace) slots() int {
+// words is how many words all places together have.
+func (r *ringSpace) words() int {
 	n := 0
 	for _, s := range r.spans {
 		n += int(s.size)

@@ -87,8 +87,8 @@ func ownersOf(t *testing.T, r *ringSpace) []bool {
 			sum++
 		}
 	}
-	if sum != r.slots() {
-		t.Fatalf("%d slots, but %d are taken", r.slots(), sum)
+	if sum != r.words() {
+		t.Fatalf("%d words, but %d are taken", r.words(), sum)
 	}
 	return taken
 }

@@ -32,12 +32,22 @@ type Snapshot struct {
 	Reals      []RealState
 	// Removed sums the counters of reals that are gone.
 	Removed Counter
-	// Reasons counts packets by reason; that of lb.ReasonForwarded is the sum over all reals.
+	// Reasons counts packets by reason; that of lb.ReasonForwarded is the sum over all reals, less what was
+	// for reals that are this machine.
 	Reasons [lb.ReasonLen]uint64
 	// FlowEvents counts what happened at the flow table.
 	FlowEvents [lb.FlowEventLen]uint64
+	// Decapsulated4 and Decapsulated6 count packets that lost their outer headers, by inner family.
+	Decapsulated4, Decapsulated6 uint64
+	// Targets is how many ways from server ids, and backends of source routes, to reals there are;
+	// SourceRoutes how many prefixes of clients.
+	Targets, SourceRoutes int
+	// Features are the parts of the program that are in use beside what each packet needs, by name.
+	Features []string
 	// Flows is how many flows are remembered, FlowCapacity how many there is room for.
 	Flows, FlowCapacity int
+	// Maps are how full they are, by name.
+	Maps []MapFill
 }
 
 // VIPState is a VIP and how many slots of its ring are in each state.
@@ -106,6 +116,8 @@ func readSnapshot(g *generation, instance string) (*Snapshot, error) {
 		ModeReason: text(info.ModeReason[:]),
 		Attached:   time.Unix(int64(info.AttachedSec), 0).UTC(),
 
+		SourceRoutes: int(info.SourceRoutes),
+		Features:     g.features.names(),
 		FlowCapacity: g.flowCapacity(),
 	}
 	if err := s.readReals(g); err != nil {
@@ -117,7 +129,14 @@ func readSnapshot(g *generation, instance string) (*Snapshot, error) {
 	if err := readSums(g.maps["flow_counters"], s.FlowEvents[:]); err != nil {
 		return nil, err
 	}
-	return s, s.countFlows(g)
+	if err := s.readRest(g); err != nil {
+		return nil, err
+	}
+	if err := s.countFlows(g); err != nil {
+		return nil, err
+	}
+	s.Maps = s.fills(g)
+	return s, nil
 }
 
 // readReals reads the reals, and all counters of packets.
@@ -133,9 +152,29 @@ func (s *Snapshot) readReals(g *generation) error {
 	for _, c := range counters {
 		s.Reasons[lb.ReasonForwarded] += c.Packets
 	}
+	// Counters are read one after the other, under way.
+	s.Reasons[lb.ReasonForwarded] -= min(s.Reasons[lb.ReasonLocal], s.Reasons[lb.ReasonForwarded])
 	return eachRealInfo(g, func(id lb.RealID, info nativeRealInfo) {
 		s.Reals = append(s.Reals, RealState{Real: realOf(id, info, g.reals.elems[id]), Counter: counters[id]})
 	})
+}
+
+// readRest reads what few data planes have.
+func (s *Snapshot) readRest(g *generation) error {
+	var decapsulated [2]uint64
+	if err := readSums(g.maps["decap_counters"], decapsulated[:]); err != nil {
+		return err
+	}
+	s.Decapsulated4, s.Decapsulated6 = decapsulated[0], decapsulated[1]
+	if g.maps["targets"] == nil {
+		return nil
+	}
+	targets, err := entriesOf[nativeTarget, uint32](g.maps["targets"])
+	s.Targets = len(targets)
+	if err != nil {
+		return fmt.Errorf("count targets: %v", err)
+	}
+	return nil
 }
 
 // readVIPs reads the VIPs, and the slots of their rings.
@@ -144,8 +183,8 @@ func (s *Snapshot) readVIPs(g *generation) error {
 	err := eachVIPInfo(g, func(info nativeVipInfo) {
 		v, at := entryOf(info)
 		state := VIPState{VIPEntry: v}
-		if uint64(at.first)+uint64(at.size) <= uint64(len(g.rings.elems)) {
-			state.SlotStates = countSlots(g.rings.elems[at.first:at.end()], prev)
+		if g.hasPlace(at) {
+			state.SlotStates = countSlots(g.slots(placeOf(at)), prev)
 		}
 		s.VIPs = append(s.VIPs, state)
 	})
@@ -255,5 +294,6 @@ func copyInstance(from, to *generation) error {
 	if err != nil {
 		return err
 	}
+	info.Schema = schemaVersion
 	return writeInstance(to, info)
 }

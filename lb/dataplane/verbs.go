@@ -6,12 +6,9 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 	"unsafe"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/remora-lb/remora/lb"
 )
@@ -96,9 +93,9 @@ func (d *Dataplane) SetRing(id lb.RingID, slots []lb.Slot) (int, error) {
 		return 0, fmt.Errorf("set ring %d: %d slots, but a ring has 1 to %d", id, len(slots), lb.MaxRingSize)
 	}
 	at, ok := d.space.spans[id]
-	inUse := ok && at.size == uint32(len(slots))
+	inUse := ok && at.slots().size == uint32(len(slots))
 	if !inUse {
-		fresh, err := d.allocRing(uint32(len(slots)))
+		fresh, err := d.allocRing(uint32(len(slots)) + 1)
 		if err != nil {
 			return 0, fmt.Errorf("set ring %d: %w", id, err)
 		}
@@ -107,15 +104,16 @@ func (d *Dataplane) SetRing(id lb.RingID, slots []lb.Slot) (int, error) {
 		}
 		at = fresh
 		d.space.set(id, at)
+		atomic.StoreUint64(&d.gen.rings.elems[at.first], ringWord(id, lb.Options{})) // until a VIP has it
 	}
-	written := publish(d.gen.rings.elems[at.first:at.end()], slots)
+	written := publish(d.gen.slots(at), slots)
 	// Nothing is taken out of use by a ring that no VIP names yet: thousands of new rings must not
 	// wait for one another.
 	d.settler.needed = d.settler.needed || inUse && written > 0
 	return written, nil
 }
 
-// allocRing finds a place for a ring, in a new generation if there is none in this.
+// allocRing finds a place of n words for a ring, in a new generation if there is none in this.
 func (d *Dataplane) allocRing(n uint32) (span, error) {
 	if err := d.settler.wait(); err != nil {
 		return span{}, err
@@ -124,7 +122,7 @@ func (d *Dataplane) allocRing(n uint32) (span, error) {
 		return at, nil
 	}
 	// A ring that moves is in its old place and its new one for a while.
-	if err := d.ensure(sizes{slots: max(len(d.gen.rings.elems)+1, d.space.slots()+int(n))}); err != nil {
+	if err := d.ensure(sizes{words: max(len(d.gen.rings.elems)+1, d.space.words()+int(n))}); err != nil {
 		return span{}, err
 	}
 	at, ok := d.space.alloc(n, d.retired...)
@@ -157,16 +155,12 @@ func (d *Dataplane) DeleteRing(id lb.RingID) error {
 
 // SetVIPs implements engine.Dataplane.
 func (d *Dataplane) SetVIPs(vips []lb.VIPEntry) error {
-	need := sizes{vips: addressCount(vips, d.vips)}
 	for _, v := range vips {
-		need.vips = max(need.vips, int(v.RingID)+1)
 		if _, ok := d.space.spans[v.RingID]; !ok {
 			return fmt.Errorf("set VIP %v: ring %d is not there", v.VIP, v.RingID)
 		}
 	}
-	v4, v6 := familySplit(vips)
-	need.bits4, need.bits6 = tableBits(len(v4), vip4PerBucket), tableBits(len(v6), vip6PerBucket)
-	if err := d.ensure(need); err != nil {
+	if err := d.ensure(d.sizesOf(vips)); err != nil {
 		return err
 	}
 	// Packets under way may still read the half of the tables that was in use before the last change.
@@ -190,134 +184,29 @@ func (d *Dataplane) SetVIPs(vips []lb.VIPEntry) error {
 	return nil
 }
 
-// addressCount is the number of addresses of two sets of VIPs together: while one takes the place
-// of the other, the addresses of both are there.
-func addressCount(a, b []lb.VIPEntry) int {
-	addrs := make(map[netip.Addr]bool)
-	for _, v := range a {
-		addrs[v.VIP.Addr] = true
-	}
-	for _, v := range b {
-		addrs[v.VIP.Addr] = true
-	}
-	return len(addrs)
-}
-
-// setVIPs makes the tables hold vips. What is new is described before packets meet it, what was
-// there before and is gone is cleared after. What an earlier set left that could not be written is
-// cleared first, so that there is room.
-func (g *generation) setVIPs(vips, before []lb.VIPEntry, spans map[lb.RingID]span) error {
-	if err := g.clearOtherVIPs(vips, before); err != nil {
-		return err
+// sizesOf is the room that VIPs need while they take the place of those that are there.
+func (d *Dataplane) sizesOf(vips []lb.VIPEntry) sizes {
+	set, before := vipSetOf(vips, d.space.spans), vipSetOf(d.vips, d.space.spans)
+	s := sizes{
+		vips:     countBoth(set.addrs, before.addrs),
+		bits4:    tableBits(len(set.v4.keys), vip4PerBucket),
+		bits6:    tableBits(len(set.v6.keys), vip6PerBucket),
+		prefixes: countBoth(set.prefixes, before.prefixes),
+		features: d.features(vips),
 	}
 	for _, v := range vips {
-		if err := g.maps["vip_addrs"].Put(nativeVipAddr{Addr: addrWords(v.VIP.Addr)}, uint32(1)); err != nil {
-			return fmt.Errorf("set VIP %v: %v", v.VIP, err)
-		}
-		if err := g.maps["vip_infos"].Put(uint32(v.RingID), vipInfo(v, spans[v.RingID])); err != nil {
-			return fmt.Errorf("describe VIP %v: %v", v.VIP, err)
-		}
+		s.vips = max(s.vips, int(v.RingID)+1)
 	}
-	v4, v6 := familySplit(vips)
-	if err := g.setTable4(v4, spans); err != nil {
-		return err
-	}
-	if err := g.setTable6(v6, spans); err != nil {
-		return err
-	}
-	return g.clearOtherVIPs(vips)
+	return s
 }
 
-// clearOtherVIPs removes the descriptions and addresses that none of the sets has.
-func (g *generation) clearOtherVIPs(sets ...[]lb.VIPEntry) error {
-	rings, addrs := make(map[uint32]bool), make(map[nativeVipAddr]bool)
-	for _, v := range slices.Concat(sets...) {
-		rings[uint32(v.RingID)], addrs[nativeVipAddr{Addr: addrWords(v.VIP.Addr)}] = true, true
-	}
-	infos, err := g.otherInfos(rings)
-	if err != nil {
-		return err
-	}
-	for _, ring := range infos {
-		if err := g.maps["vip_infos"].Put(ring, nativeVipInfo{}); err != nil {
-			return fmt.Errorf("clear description of ring %d's VIP: %v", ring, err)
+// countBoth counts the keys of two maps together.
+func countBoth[K comparable, V any](a, b map[K]V) int {
+	n := len(a)
+	for k := range b {
+		if _, ok := a[k]; !ok {
+			n++
 		}
 	}
-	others, err := g.otherAddrs(addrs)
-	if err != nil {
-		return err
-	}
-	for _, addr := range others {
-		if err := g.maps["vip_addrs"].Delete(addr); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("clear address of a VIP: %v", err)
-		}
-	}
-	return nil
-}
-
-// otherInfos lists the rings with a description of a VIP, but these.
-func (g *generation) otherInfos(rings map[uint32]bool) (others []uint32, err error) {
-	err = eachElement(g.maps["vip_infos"], func(ring uint32, info nativeVipInfo) {
-		if info.RingSize != 0 && !rings[ring] {
-			others = append(others, ring)
-		}
-	})
-	return others, err
-}
-
-// otherAddrs lists the addresses that the program takes for those of VIPs, but these.
-func (g *generation) otherAddrs(addrs map[nativeVipAddr]bool) (others []nativeVipAddr, err error) {
-	var addr nativeVipAddr
-	var value uint32
-	entries := g.maps["vip_addrs"].Iterate()
-	for entries.Next(&addr, &value) {
-		if !addrs[addr] {
-			others = append(others, addr)
-		}
-	}
-	if err := entries.Err(); err != nil {
-		return nil, fmt.Errorf("list addresses of VIPs: %v", err)
-	}
-	return others, nil
-}
-
-func keysAndValues(vips []lb.VIPEntry, spans map[lb.RingID]span) (keys []vipKey, values []uint64) {
-	for _, v := range vips {
-		keys = append(keys, keyOf(v.VIP))
-		values = append(values, vipValue(spans[v.RingID], v.Flows))
-	}
-	return keys, values
-}
-
-// setTable4 writes the table's idle half and takes it into use by one store; nothing, if the half
-// in use says the same already.
-func (g *generation) setTable4(vips []lb.VIPEntry, spans map[lb.RingID]span) error {
-	keys, values := keysAndValues(vips, spans)
-	seed := &g.seeds.elems[0][0]
-	if table4Equals(g.vips4.elems, *seed, keys, values) {
-		return nil
-	}
-	l, err := place(keys, vip4PerBucket, 1-seedHalf(*seed), bitsOfTable(len(g.vips4.elems)), mix4)
-	if err != nil {
-		return fmt.Errorf("set %d IPv4 VIPs: %w", len(keys), err)
-	}
-	writeTable4(g.vips4.elems, l, keys, values)
-	atomic.StoreUint64(seed, l.seed)
-	return nil
-}
-
-// setTable6 is setTable4 for IPv6.
-func (g *generation) setTable6(vips []lb.VIPEntry, spans map[lb.RingID]span) error {
-	keys, values := keysAndValues(vips, spans)
-	seed := &g.seeds.elems[0][1]
-	if table6Equals(g.vips6.elems, *seed, keys, values) {
-		return nil
-	}
-	l, err := place(keys, vip6PerBucket, 1-seedHalf(*seed), bitsOfTable(len(g.vips6.elems)), mix6)
-	if err != nil {
-		return fmt.Errorf("set %d IPv6 VIPs: %w", len(keys), err)
-	}
-	writeTable6(g.vips6.elems, l, keys, values)
-	atomic.StoreUint64(seed, l.seed)
-	return nil
+	return n
 }

@@ -24,7 +24,7 @@ func contents(t *testing.T, d *Dataplane) (s *Snapshot, rings []uint64) {
 	t.Helper()
 	s, err := d.Snapshot()
 	require.NoError(t, err)
-	s.Reasons, s.Removed = [lb.ReasonLen]uint64{}, Counter{}
+	s.Reasons, s.Removed, s.Maps = [lb.ReasonLen]uint64{}, Counter{}, nil
 	for i := range s.Reals {
 		s.Reals[i].Counter = Counter{}
 	}
@@ -98,8 +98,8 @@ func TestSetRefuses(t *testing.T) {
 	}
 	s, err := d.Snapshot()
 	require.NoError(t, err)
-	if len(s.Reals)+len(s.VIPs)+d.space.slots() != 0 {
-		t.Errorf("something was set all the same: %+v, %d slots", s, d.space.slots())
+	if len(s.Reals)+len(s.VIPs)+d.space.words() != 0 {
+		t.Errorf("something was set all the same: %+v, %d slots", s, d.space.words())
 	}
 }
 
@@ -196,7 +196,7 @@ func wantChoice(t *testing.T, d *Dataplane, s service) {
 func TestDeletedRingMakesRoom(t *testing.T) {
 	d := testOpen(t)
 	require.NoError(t, d.Reserve(capacityOf(2, 0, 10, 14)))
-	number, room := d.gen.number, d.gen.sizes().slots
+	number, room := d.gen.number, d.gen.sizes().words
 	for i := range 20 {
 		s := web()
 		s.size, s.ring = 7, lb.RingID(i%3)
@@ -206,7 +206,7 @@ func TestDeletedRingMakesRoom(t *testing.T) {
 		wantChoice(t, d, s)
 	}
 	if d.gen.number != number {
-		t.Errorf("generation %d of %d slots, want %d of %d: the maps grew", d.gen.number, d.gen.sizes().slots, number, room)
+		t.Errorf("generation %d of %d words, want %d of %d: the maps grew", d.gen.number, d.gen.sizes().words, number, room)
 	}
 }
 

@@ -57,21 +57,17 @@ func seedWord(random uint64, half, tableBits int) uint64 {
 	return random&^0xff | shift<<2 | uint64(half)<<1 | 1
 }
 
-// markAnyPort sets or clears the bit that says whether some key has port 0; types.h says which.
-func markAnyPort(seed uint64, keys []vipKey) uint64 {
-	const anyPort = 1 << 8
-	if slices.ContainsFunc(keys, vipKey.anyPort) {
-		return seed | anyPort
+// againBit of a seed says whether a VIP may be found by more than address and port; types.h says more.
+const againBit = 1 << 8
+
+func markAgain(seed uint64, again bool) uint64 {
+	if again {
+		return seed | againBit
 	}
-	return seed &^ anyPort
+	return seed &^ againBit
 }
 
-func (k vipKey) anyPort() bool {
-	if k.portProto != 0 {
-		return k.portProto&0xffff == 0
-	}
-	return k.lo>>32&0xffff == 0
-}
+func seedAgain(seed uint64) bool { return seed&againBit != 0 }
 
 func seedHalf(seed uint64) int { return int(seed >> 1 & 1) }
 
@@ -92,11 +88,11 @@ func tableBits(n, perBucket int) int {
 }
 
 // place looks for a seed with which no bucket overflows, in tables of at most 1<<maxBits buckets.
-func place(keys []vipKey, perBucket, half, maxBits int, mix func(vipKey, uint64) uint64) (layout, error) {
+func place(keys []vipKey, again bool, perBucket, half, maxBits int, mix func(vipKey, uint64) uint64) (layout, error) {
 	for b := min(tableBits(len(keys), perBucket), maxBits); b <= maxBits; b++ {
 		fill := make([]uint8, 1<<b)
 		for range seedTries {
-			seed := markAnyPort(seedWord(rand.Uint64(), half, b), keys)
+			seed := markAgain(seedWord(rand.Uint64(), half, b), again)
 			if fits(keys, perBucket, seed, b, mix, fill) {
 				return layout{seed, bucketsOf(keys, seed, b, mix)}, nil
 			}

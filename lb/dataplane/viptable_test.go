@@ -83,7 +83,7 @@ func (v *vipTable) set(keys []vipKey, values []uint64) error {
 	if v.v6 != nil {
 		perBucket, mix, n = vip6PerBucket, mix6, len(v.v6)
 	}
-	l, err := place(keys, perBucket, 1-seedHalf(v.seed), bitsOfTable(n), mix)
+	l, err := place(keys, false, perBucket, 1-seedHalf(v.seed), bitsOfTable(n), mix)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func newVIPTable(n int, is6 bool) *vipTable {
 	return &vipTable{seed: seedWord(0, 0, bits), v4: make([]nativeVip4Bucket, 2<<bits)}
 }
 
-func seeded(t *testing.T) *rand.Rand {
+func seeded(t testing.TB) *rand.Rand {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -138,7 +138,7 @@ func randomKeys(random *rand.Rand, n int, is6 bool) (keys, others []vipKey) {
 func values(n int) []uint64 {
 	v := make([]uint64, n)
 	for i := range v {
-		v[i] = vipValue(span{uint32(i), 7}, lb.FlowTransitions)
+		v[i] = vipValue(span{uint32(i), 7}, lb.VIPEntry{})
 	}
 	return v
 }

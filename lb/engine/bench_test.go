@@ -15,15 +15,17 @@ import (
 // sink is a data plane that takes everything and does nothing.
 type sink struct{}
 
-func (sink) Reserve(Capacity) error                              { return nil }
-func (sink) SetReals([]lb.Real) error                            { return nil }
-func (sink) DeleteReals([]lb.RealID) error                       { return nil }
-func (sink) SetRing(lb.RingID, []lb.Slot) (written int, _ error) { return 0, nil }
-func (sink) DeleteRing(lb.RingID) error                          { return nil }
-func (sink) SetVIPs([]lb.VIPEntry) error                         { return nil }
-func (sink) SweepFlows(func(lb.Flow) bool) error                 { return nil }
-func (sink) AddFlows([]lb.Flow) (added int, _ error)             { return 0, nil }
-func (sink) Want([]netip.Addr)                                   {}
+func (sink) Reserve(Capacity) error                               { return nil }
+func (sink) SetReals([]lb.Real) error                             { return nil }
+func (sink) DeleteReals([]lb.RealID) error                        { return nil }
+func (sink) SetRing(lb.RingID, []lb.Slot) (written int, _ error)  { return 0, nil }
+func (sink) DeleteRing(lb.RingID) error                           { return nil }
+func (sink) SetVIPs([]lb.VIPEntry) error                          { return nil }
+func (sink) SetTargets([]lb.ServerTarget, []lb.RouteTarget) error { return nil }
+func (sink) SetSourceRoutes([]lb.SourceRoute) error               { return nil }
+func (sink) SweepFlows(func(lb.Flow) bool) error                  { return nil }
+func (sink) AddFlows([]lb.Flow) (added int, _ error)              { return 0, nil }
+func (sink) Want([]netip.Addr)                                    {}
 
 // large is an engine with services of one VIP each, which have so many backends and rings of so many
 // slots.

@@ -10,12 +10,15 @@ import (
 	"time"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/event"
 )
 
 // Config is how an engine works. Start from DefaultConfig: a zero time means something of its own.
 type Config struct {
-	// Log receives changes of state and problems; nil discards them.
+	// Log receives problems and steps; nil discards them.
 	Log *slog.Logger
+	// Events receives changes of state; nil writes them to Log.
+	Events event.Sink
 	// Adopted is what a previous run left in the data plane. The zero value means that the data
 	// plane is empty.
 	Adopted Adopted

@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/remora-lb/remora/lb"
@@ -15,6 +16,28 @@ type Capacity struct {
 	VIPs4, VIPs6 int
 	// Reals is the greatest real id in use; RingSlots the slots of all rings together.
 	Reals, RingSlots int
+	// Prefixes counts those of the VIPs that are prefixes; Targets the servers and the routes of
+	// SetTargets together; SourceRoutes those of SetSourceRoutes.
+	Prefixes, Targets, SourceRoutes int
+	// Options tells that some VIP has options.
+	Options bool
+}
+
+// String has what nearly all have, and the rest where there is any.
+func (c Capacity) String() string {
+	text := fmt.Sprintf("vips4=%d vips6=%d reals=%d slots=%d", c.VIPs4, c.VIPs6, c.Reals, c.RingSlots)
+	for _, part := range []struct {
+		name string
+		n    int
+	}{{"prefixes", c.Prefixes}, {"targets", c.Targets}, {"routes", c.SourceRoutes}} {
+		if part.n != 0 {
+			text += fmt.Sprintf(" %s=%d", part.name, part.n)
+		}
+	}
+	if c.Options {
+		text += " options"
+	}
+	return text
 }
 
 // Dataplane is what the engine writes to; lb/dataplane implements it. All verbs are idempotent:
@@ -38,6 +61,11 @@ type Dataplane interface {
 	DeleteRing(id lb.RingID) error
 	// SetVIPs replaces the whole set of VIPs in one step. Their rings must be there.
 	SetVIPs(vips []lb.VIPEntry) error
+	// SetTargets replaces the whole set of ways to reals beside the rings: by a server's number, and by a
+	// backend that source routes name. Set before the VIPs whose options need them.
+	SetTargets(servers []lb.ServerTarget, routes []lb.RouteTarget) error
+	// SetSourceRoutes replaces the whole set of source routes. There may be millions.
+	SetSourceRoutes(routes []lb.SourceRoute) error
 	// SweepFlows calls visit with every remembered flow, and forgets those for which it returns
 	// false, unless they were met again meanwhile. It begins after the last packet has ended that
 	// may have met rings as they were before the last SetRing, so it sees all that such packets

@@ -26,6 +26,8 @@ type inputs struct {
 	// drains are an operator's; health is the checks'.
 	drains map[lb.Target]Drain
 	health map[lb.Target]Health
+	// routes are the source routes; nil before they are known.
+	routes *routeSet
 	// hopsLeft are next hops that a previous run left. For a time after the start they stand in for
 	// those that are not resolved yet, so that a restart loses no packet.
 	hopsLeft map[netip.Addr]lb.NextHop
@@ -44,13 +46,16 @@ func (in inputs) silent(sources []string) []string {
 	})
 }
 
-// hop is the next hop towards addr, or one with a problem.
-func (in inputs) hop(addr netip.Addr) lb.NextHop {
-	hop, ok := in.hops[addr]
+// hop is the next hop of a tunnel, or one with a problem. To this machine there is none.
+func (in inputs) hop(t lb.Tunnel) lb.NextHop {
+	if t.Encap == lb.Local {
+		return lb.NextHop{}
+	}
+	hop, ok := in.hops[t.Destination]
 	if hop.Resolved() {
 		return hop
 	}
-	if left, isLeft := in.hopsLeft[addr]; isLeft {
+	if left, isLeft := in.hopsLeft[t.Destination]; isLeft {
 		return left
 	}
 	if !ok {
@@ -82,14 +87,15 @@ type desiredVIP struct {
 	ring    lb.Ring
 	flows   lb.FlowMode
 	leave   lb.Leave
+	options lb.Options
 	reals   []desiredReal
 }
 
 type desiredReal struct {
 	key     realKey
-	weight  uint32 // as configured
-	share   uint32 // of new flows, in the same unit; 0 if cause is not CauseNone
-	percent uint8  // of the weight
+	backend lb.Backend // as configured
+	share   uint32     // of new flows by the ring, in the unit of weights; 0 if cause is not CauseNone
+	percent uint8      // of the weight
 	cause   Cause
 	drain   Drain // with CauseDrain
 	hop     lb.NextHop
@@ -143,6 +149,7 @@ func fold(in inputs) desired {
 			continue
 		}
 		backends := d.union(s.Name, in.backends)
+		d.uniqueServerIDs(s.Name, backends)
 		for _, v := range s.VIPs {
 			if other, taken := owner[v.VIP]; taken {
 				d.problem(Problem{Service: s.Name, VIP: v.VIP, Text: fmt.Sprintf("VIP is that of service %q already: left out", other)})
@@ -170,6 +177,7 @@ func (d *desired) union(service string, sources map[string]map[string][]lb.Backe
 					Text: "backend left out: its address is not a plain IPv4 or IPv6 address"})
 				continue
 			}
+			b.Routed = false // routes say so
 			all = append(all, found{b, source})
 		}
 	}
@@ -192,19 +200,22 @@ func (d *desired) union(service string, sources map[string]map[string][]lb.Backe
 
 // addVIP adds a VIP with a real for each backend that its tunnel can reach.
 func (d *desired) addVIP(service string, v lb.ServiceVIP, backends []lb.Backend, in inputs) {
-	dv := desiredVIP{vip: v.VIP, service: service, ring: v.Ring, flows: flowMode(v), leave: v.Leave}
+	dv := desiredVIP{vip: v.VIP, service: service, ring: v.Ring, flows: flowMode(v), leave: v.Leave, options: v.Options}
+	if v.Options.SourceRoutes {
+		backends = in.routes.routed(backends)
+	}
 	for _, b := range backends {
-		tunnel, err := v.Tunnel.Tunnel(v.Encap, b.Addr)
+		tunnel, err := v.TunnelTo(b)
 		if err != nil {
 			d.problem(Problem{Service: service, VIP: v.VIP, Backend: b.Addr, Text: fmt.Sprintf("backend left out: %v", err)})
 			continue
 		}
 		r := desiredReal{
-			key:    realKey{vip: v.VIP, addr: b.Addr, tunnel: tunnel},
-			weight: b.Weight,
-			hop:    in.hop(b.Addr),
+			key:     realKey{vip: v.VIP, addr: b.Addr, tunnel: tunnel},
+			backend: b,
+			hop:     in.hop(tunnel),
 		}
-		r.judge(b, in)
+		r.judge(in)
 		dv.reals = append(dv.reals, r)
 	}
 	dv.share()
@@ -219,17 +230,18 @@ func flowMode(v lb.ServiceVIP) lb.FlowMode {
 	return v.Flows
 }
 
-// judge decides whether the real gets new flows, and how many.
-func (r *desiredReal) judge(b lb.Backend, in inputs) {
-	target := lb.Target{VIP: r.key.vip, Backend: b.Addr}
+// judge decides whether the real gets new flows, and how many. To a backend of weight 0 source routes may
+// still lead them.
+func (r *desiredReal) judge(in inputs) {
+	target := lb.Target{VIP: r.key.vip, Backend: r.key.addr}
 	health := in.health[target]
 	drain, drained := in.drains[target]
 	switch {
-	case b.Down || health.Down:
+	case r.backend.Down || health.Down:
 		r.cause = CauseDown
 	case drained:
 		r.cause, r.drain = CauseDrain, drain
-	case b.Weight == 0:
+	case r.backend.Weight == 0 && !r.backend.Routed:
 		r.cause = CauseWeight
 	default:
 		r.percent = 100
@@ -248,8 +260,8 @@ func (v *desiredVIP) share() {
 	})
 	for i := range v.reals {
 		r := &v.reals[i]
-		switch hundredths := r.weight * uint32(r.percent); {
-		case r.cause != CauseNone:
+		switch hundredths := r.backend.Weight * uint32(r.percent); {
+		case r.cause != CauseNone, r.backend.Weight == 0:
 		case inHundredths:
 			r.share = hundredths
 		default:

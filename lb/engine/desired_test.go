@@ -188,7 +188,7 @@ func desiredText(d desired) string {
 				hop = fmt.Sprintf("%x", r.hop.MAC)
 			}
 			lines = append(lines, fmt.Sprintf("real %s weight=%d %s from=%s hop=%s",
-				r.key.addr, r.weight, r.key.tunnel.Encap, r.key.tunnel.Source, hop))
+				r.key.addr, r.backend.Weight, r.key.tunnel.Encap, r.key.tunnel.Source, hop))
 		}
 	}
 	for _, p := range d.problems {

@@ -46,8 +46,8 @@ type (
 )
 
 // diff is the steps from what is realised to what is wanted, in the order in which no packet meets
-// an id that is not there: room, reals, rings, VIPs on the way in; rings, reals on the way out,
-// for which SetVIPs is the step before. With all it also repeats what needs no change.
+// an id that is not there: room, reals, rings, targets, VIPs on the way in; rings, reals on the way out,
+// for which targets and VIPs are the steps before. With all it also repeats what needs no change.
 func diff(have *realised, want state, all bool) []step {
 	var steps []step
 	if c := have.reserved.max(capacity(have.state, want)); c != have.reserved || all {
@@ -58,6 +58,7 @@ func diff(have *realised, want state, all bool) []step {
 	}
 	rings, moved := diffRings(have, want, all)
 	steps = append(steps, rings...)
+	steps = append(steps, diffTargets(have, want, all)...)
 	if changed := moved || have.doubtVIPs || !maps.Equal(have.vips, want.vips); changed || all {
 		steps = append(steps, setVIPs{vips: sortedVIPs(want.vips), repeat: !changed})
 	}
@@ -73,11 +74,14 @@ func diff(have *realised, want state, all bool) []step {
 }
 
 // diffReals is the reals to write: new, changed, in doubt, or all. Those that go and may receive still
-// are retired first, so that they get no packet any more, however long it takes to write the rings.
+// are retired first, so that known flows leave them now, however long it takes to write the rings, or
+// should that fail. None of their packets is dropped meanwhile: a flow of a moving or settling slot goes
+// where the slot says, and a slot that has the retired real itself sends packets there until it is
+// written. If the whole VIP goes, there is nobody to give its flows to.
 func diffReals(have *realised, want state, all bool) setReals {
 	s := setReals{repeat: true}
 	for _, id := range goneReals(have, want) {
-		if r := have.reals[id]; r.Use == lb.RealDraining {
+		if r := have.reals[id]; r.Use.Receives() && want.has(r.VIP) {
 			r.Use = lb.RealRetired
 			s.reals, s.repeat = append(s.reals, r), false
 		}
@@ -129,8 +133,15 @@ func goneReals(have *realised, want state) []lb.RealID {
 // capacity is the room that a pass from have to want needs at most. A ring that goes, or changes its
 // length, keeps its old place until the VIPs are set.
 func capacity(have, want state) Capacity {
-	var c Capacity
-	for vip := range want.vips {
+	c := Capacity{Targets: want.targets.len()}
+	if want.routes != nil {
+		c.SourceRoutes = len(want.routes.routes)
+	}
+	for vip, v := range want.vips {
+		if vip.IsPrefix() {
+			c.Prefixes++
+		}
+		c.Options = c.Options || v.Options != (lb.Options{})
 		if vip.Addr.Is4() {
 			c.VIPs4++
 		} else {
@@ -167,6 +178,11 @@ func (c Capacity) max(d Capacity) Capacity {
 		VIPs6:     max(c.VIPs6, d.VIPs6),
 		Reals:     max(c.Reals, d.Reals),
 		RingSlots: max(c.RingSlots, d.RingSlots),
+
+		Prefixes:     max(c.Prefixes, d.Prefixes),
+		Targets:      max(c.Targets, d.Targets),
+		SourceRoutes: max(c.SourceRoutes, d.SourceRoutes),
+		Options:      c.Options || d.Options,
 	}
 }
 
@@ -189,8 +205,7 @@ func (s deleteRing) repeats() bool  { return false }
 func (s deleteReals) repeats() bool { return false }
 
 func (s reserve) String() string {
-	c := s.capacity
-	return fmt.Sprintf("reserve vips4=%d vips6=%d reals=%d slots=%d", c.VIPs4, c.VIPs6, c.Reals, c.RingSlots)
+	return "reserve " + s.capacity.String()
 }
 
 func (s setReals) String() string {

@@ -51,11 +51,11 @@ func TestDiff(t *testing.T) {
 			have: done("0 192.0.2.10:80/tcp 7 1,2"), want: stateOf("0 192.0.2.10:80/tcp 7 1,2"),
 		},
 		{
-			name: "another real needs its record before and after the ring",
+			name: "another real needs its record before the ring; the old one is retired before, and goes after",
 			have: done("0 192.0.2.10:80/tcp 7 1,2"), want: stateOf("0 192.0.2.10:80/tcp 7 1,3"),
 			steps: `
 				reserve vips4=1 vips6=0 reals=3 slots=7
-				set reals 3
+				set reals 2 3
 				set ring 0 size=7 members=2
 				delete reals 2`,
 		},
@@ -63,6 +63,7 @@ func TestDiff(t *testing.T) {
 			name: "the last real leaves an empty ring",
 			have: done("0 192.0.2.10:80/tcp 7 1"), want: stateOf("0 192.0.2.10:80/tcp 7"),
 			steps: `
+				set reals 1
 				set ring 0 size=7 members=0
 				delete reals 1`,
 		},

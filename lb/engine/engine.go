@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/event"
 )
 
 // Engine is the only writer of a data plane. The Set methods and Status may be called from any
@@ -27,6 +28,7 @@ import (
 type Engine struct {
 	cfg  Config
 	log  *slog.Logger
+	sink event.Sink
 	dp   Dataplane
 	hops NextHops
 
@@ -50,6 +52,7 @@ type Engine struct {
 	// unnamed is since when no slot names a real that is absent.
 	unnamed   map[lb.RealID]time.Time
 	unswept   bool   // flows may be remembered that nothing needs
+	met       bool   // the flow table was looked over for what an earlier run left
 	passed    uint64 // the version of the inputs that the last pass applied, if it succeeded; else 0
 	hopsLeft  map[netip.Addr]lb.NextHop
 	deadline  time.Time // of the wait for sources; zero before the start
@@ -57,7 +60,10 @@ type Engine struct {
 	retry     backoff
 	wanted    []netip.Addr // the last set given to hops
 	problems  []Problem
+	passes    uint64
+	failures  uint64
 	changes   uint64
+	lastPass  time.Time
 	lastApply time.Time
 	lastError string
 }
@@ -70,6 +76,7 @@ func New(cfg Config, dp Dataplane, hops NextHops) (*Engine, error) {
 	e := &Engine{
 		cfg:      cfg,
 		log:      cfg.Log,
+		sink:     cfg.Events,
 		dp:       dp,
 		hops:     hops,
 		changed:  make(chan struct{}, 1),
@@ -85,6 +92,9 @@ func New(cfg Config, dp Dataplane, hops NextHops) (*Engine, error) {
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.sink == nil {
+		e.sink = event.ToLog(e.log)
 	}
 	e.adopt(cfg.Adopted)
 	e.publish()
@@ -253,8 +263,7 @@ func (e *Engine) settle(in inputs, now time.Time) {
 	if e.adopted == nil || !late && !in.reported(e.cfg.Sources) {
 		return
 	}
-	e.log.Info("adopted state settled", "reals", len(e.adopted.reals), "vips", len(e.adopted.vips),
-		"silent_sources", in.silent(e.cfg.Sources))
+	e.emitSettled(in)
 	e.adopted = nil
 	e.have.doubtAll()
 }
@@ -264,20 +273,28 @@ func (e *Engine) settle(in inputs, now time.Time) {
 func (e *Engine) pass(ctx context.Context) error {
 	now := time.Now()
 	in := e.snapshot()
+	e.passes, e.lastPass = e.passes+1, now
 	if in.version == e.passed && !e.repairDue && !e.waiting() && !e.planIsDue(now) {
 		e.publishCounts()
 		return nil
 	}
+	e.passed = 0
+	if err := e.meet(); err != nil {
+		e.finish(nil, err)
+		return err
+	}
 	e.settle(in, now)
 	in.hopsLeft = e.hopsLeft
 
-	want := e.plan(in, now)
+	want, err := e.plan(ctx, in, now)
+	if err != nil {
+		return err
+	}
 	e.resolve(want)
 	steps := diff(&e.have, want, e.repairDue)
-	err := e.apply(ctx, steps)
+	err = e.apply(ctx, steps)
 	e.ids.release(e.have.state, want, time.Now())
 	e.finish(steps, err)
-	e.passed = 0
 	if err == nil {
 		e.passed = in.version
 	}
@@ -301,8 +318,9 @@ func (e *Engine) planIsDue(now time.Time) bool {
 	return false
 }
 
-// plan folds the inputs and gives everything its id.
-func (e *Engine) plan(in inputs, now time.Time) state {
+// plan folds the inputs and gives everything its id. It fails only when ctx ends: rings, of thousands of
+// VIPs perhaps, take their time. The last plan is then the last one still.
+func (e *Engine) plan(ctx context.Context, in inputs, now time.Time) (state, error) {
 	d := fold(in)
 	e.ids.expire(now)
 	p := planner{
@@ -312,17 +330,22 @@ func (e *Engine) plan(in inputs, now time.Time) state {
 	p.hold(e.adopted)
 	before := p.last.realsByVIP()
 	for _, v := range d.vips {
+		if ctx.Err() != nil {
+			return state{}, fmt.Errorf("plan changes: %v", context.Cause(ctx))
+		}
 		if e.adopted == nil || !e.adopted.has(v.vip) {
-			p.place(v, before[v.vip])
+			p.place(ctx, v, before[v.vip])
 		}
 	}
 	p.forget()
 	if e.adopted == nil {
 		clear(e.pasts.left)
+		p.want.targets = newTargets(p.want) // those that are left may lead to what is held
 	}
+	p.want.routes = in.routes
 	e.planned = p.want
 	e.setProblems(p.problems)
-	return p.want
+	return p.want, nil
 }
 
 // resolve tells the resolver what it is to resolve, if that changed.
@@ -351,13 +374,17 @@ func (e *Engine) setProblems(problems []Problem) {
 
 // finish records how a pass ended.
 func (e *Engine) finish(steps []step, err error) {
+	before := e.Status()
+	defer func() { e.emit(before, e.Status()) }()
+	e.lastPass = time.Now()
 	if err != nil {
+		e.failures++
 		e.lastError = err.Error()
 		e.publish()
 		return
 	}
 	e.retry.reset()
-	e.lastError, e.lastApply = "", time.Now()
+	e.lastError, e.lastApply = "", e.lastPass
 	if n := changes(steps); n > 0 {
 		e.changes++
 		e.unswept = true

@@ -23,7 +23,7 @@ func TestRunAppliesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newFixture(t, nil, nil).run(t)
 		synctest.Wait()
-		b.expectCalls(t)
+		b.expectCalls(t, "SweepFlows")
 
 		b.SetServices([]lb.Service{service(t, "web", vip1)})
 		b.SetBackends("a", backends("10.0.0.1", "10.0.0.2"))
@@ -49,7 +49,7 @@ func TestRunAppliesInOrder(t *testing.T) {
 		b.SetBackends("a", backends("10.0.0.1", "10.0.0.3"))
 		synctest.Wait()
 		b.expectCalls(t, "Reserve vips4=1 vips6=1 reals=6 slots=14",
-			"SetReals 5 6", "SetRing 0", "SetRing 1", "DeleteReals [2 4]")
+			"SetReals 2 4 5 6", "SetRing 0", "SetRing 1", "DeleteReals [2 4]")
 
 		s := service(t, "web", vip1, vip2)
 		s.VIPs[0].Ring.Size = 11
@@ -59,7 +59,7 @@ func TestRunAppliesInOrder(t *testing.T) {
 
 		b.SetBackends("a", nil)
 		synctest.Wait()
-		b.expectCalls(t, "SetRing 0", "SetRing 1", "DeleteReals [1 3 5 6]")
+		b.expectCalls(t, "SetReals 1 3 5 6", "SetRing 0", "SetRing 1", "DeleteReals [1 3 5 6]")
 		b.expectDump(t, `
 			vip 192.0.2.10:80/tcp service=web ring=0 maglev-v2/11: none:11
 			vip [2001:db8::10]:443/tcp service=web ring=1 maglev-v2/7: none:7`)
@@ -444,7 +444,7 @@ func TestSync(t *testing.T) {
 	}{
 		{name: "converges"},
 		{name: "retries", do: func(b *fixture) { b.dp.FailWith(failTimes(3)) }, took: time.Second},
-		{name: "gives up", do: func(b *fixture) { b.dp.FailWith(failTimes(1000)) }, took: 2 * time.Second, err: "reserve room for 1 reals and 7 ring slots: injected"},
+		{name: "gives up", do: func(b *fixture) { b.dp.FailWith(failTimes(1000)) }, took: 2 * time.Second, err: "look over the flow table: injected"},
 		{name: "waits for sources", adopted: true, during: func(b *fixture, _ func()) { b.SetBackends("a", nil) }, took: time.Second},
 		{name: "waits only so long", adopted: true, took: 10 * time.Second},
 		{name: "ends with the context", adopted: true, during: func(_ *fixture, cancel func()) { cancel() }, took: time.Second, err: "sync data plane: context canceled"},

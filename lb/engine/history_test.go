@@ -25,6 +25,7 @@ type history struct {
 	services []lb.Service
 	backends map[string]map[string][]lb.Backend
 	hops     map[netip.Addr]lb.NextHop
+	routes   []lb.SourceRoute
 }
 
 var sourceNames = []string{"consul", "static"}
@@ -35,7 +36,7 @@ func newHistory(seed uint64) *history {
 
 // step changes one input, at random, and hands it over.
 func (h *history) step(e *engine.Engine) {
-	switch h.rng.IntN(4) {
+	switch h.rng.IntN(5) {
 	case 0:
 		h.services = h.randomServices()
 		e.SetServices(h.services)
@@ -50,6 +51,9 @@ func (h *history) step(e *engine.Engine) {
 			}
 		}
 		e.SetNextHops(h.hops)
+	case 2:
+		h.routes = h.randomRoutes()
+		e.SetSourceRoutes(h.routes)
 	default:
 		source := sourceNames[h.rng.IntN(len(sourceNames))]
 		h.backends[source] = h.randomBackends()
@@ -64,6 +68,7 @@ func (h *history) all(e *engine.Engine) {
 		e.SetBackends(source, h.backends[source])
 	}
 	e.SetNextHops(h.hops)
+	e.SetSourceRoutes(h.routes)
 }
 
 func (h *history) randomServices() []lb.Service {
@@ -81,17 +86,38 @@ func (h *history) randomServices() []lb.Service {
 			if v == 2 {
 				addr = netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)})
 			}
+			vip := lb.VIP{Addr: addr, Port: uint16(80 + i/2), Protocol: lb.TCP}
+			if v == 1 && h.rng.IntN(2) == 0 {
+				vip.Addr, vip.HostBits = netip.AddrFrom4([4]byte{192, 0, 2}), 4
+			}
 			s.VIPs = append(s.VIPs, lb.ServiceVIP{
-				// Services 0 and 1 may claim the same VIPs.
-				VIP:    lb.VIP{Addr: addr, Port: uint16(80 + i/2), Protocol: lb.TCP},
-				Encap:  lb.Encap(h.rng.IntN(2)),
-				Ring:   lb.Ring{Size: []uint32{31, 31, 31, 53, 60}[h.rng.IntN(5)], Hash: lb.RingHash(h.rng.IntN(2))},
-				Tunnel: h.randomTunnel(),
+				VIP:     vip, // services 0 and 1 may claim the same
+				Options: h.randomOptions(),
+				Encap:   lb.Encap(h.rng.IntN(2)),
+				Ring:    lb.Ring{Size: []uint32{31, 31, 31, 53, 60}[h.rng.IntN(5)], Hash: lb.RingHash(h.rng.IntN(2))},
+				Tunnel:  h.randomTunnel(),
 			})
 		}
 		list = append(list, s)
 	}
 	return list
+}
+
+func (h *history) randomOptions() (o lb.Options) {
+	o.TCPIDs, o.SourceRoutes = h.rng.IntN(2) == 0, h.rng.IntN(2) == 0
+	o.Hash.NoSourcePort = h.rng.IntN(4) == 0
+	return o
+}
+
+// randomRoutes lead to backends that services have, and to some that none has.
+func (h *history) randomRoutes() (routes []lb.SourceRoute) {
+	for i := range 4 {
+		if h.rng.IntN(2) == 0 {
+			prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, byte(i)}), 24)
+			routes = append(routes, lb.SourceRoute{Prefix: prefix, Backend: server(h.rng.IntN(12))})
+		}
+	}
+	return routes
 }
 
 func (h *history) randomTunnel() lb.TunnelSources {
@@ -107,7 +133,9 @@ func (h *history) randomBackends() map[string][]lb.Backend {
 		for b := range 8 {
 			if h.rng.IntN(2) == 0 {
 				name := fmt.Sprintf("s%d", i)
-				all[name] = append(all[name], lb.Backend{Addr: server(b), Weight: uint32(h.rng.IntN(4))})
+				all[name] = append(all[name], lb.Backend{
+					Addr: server(b), Weight: uint32(h.rng.IntN(4)), ServerID: uint32(h.rng.IntN(5)), Local: b == 6 && h.rng.IntN(2) == 0,
+				})
 			}
 		}
 	}
@@ -211,7 +239,10 @@ func TestStatus(t *testing.T) {
 	if s.LastApply.IsZero() {
 		t.Error("no time of the last apply")
 	}
-	s.LastApply = time.Time{}
+	if s.LastPass.Before(s.LastApply) {
+		t.Error("the last pass ended before it succeeded")
+	}
+	s.LastApply, s.LastPass = time.Time{}, time.Time{}
 	web, dns := service(t, "web", vip1).VIPs[0].VIP, service(t, "dns", vip2).VIPs[0].VIP
 	real := func(id lb.RealID, addr string, hop lb.NextHop) lb.Real {
 		r := lb.Real{ID: id, VIP: web, Backend: lb.Backend{Addr: netip.MustParseAddr(addr), Weight: 1}, NextHop: hop, Generation: 1}
@@ -219,7 +250,7 @@ func TestStatus(t *testing.T) {
 		return r
 	}
 	stable := [lb.SlotStateLen]int{lb.SlotStable: 7}
-	want := engine.Status{Changes: 1, Settled: true, Services: []engine.ServiceStatus{
+	want := engine.Status{Passes: 1, Changes: 1, Settled: true, Services: []engine.ServiceStatus{
 		{Name: "dns", VIPs: []engine.VIPStatus{
 			{VIPEntry: lb.VIPEntry{VIP: dns, Service: "dns", RingID: 1, Ring: lb.Ring{Size: 7}}, States: stable},
 		}},

@@ -66,8 +66,19 @@ func (a *ids) real(k realKey) (id lb.RealID, ok bool) {
 	return id, ok
 }
 
+// meet takes note of a remembered flow that names a real which is not there: a previous run deleted that
+// a moment before it ended. Its id rests as if it had been deleted now, and the next holder is of another
+// generation.
+func (a *ids) meet(id lb.RealID, generation uint8, now time.Time) {
+	if id == 0 {
+		return // garbage
+	}
+	a.generations[id] = generation
+	a.realPool.release(id, now.Add(a.quarantine))
+}
+
 // generation tells the present holder of an id from earlier ones. It starts anew for ids that rested
-// when the daemon did: nothing names those once they are given away.
+// when the daemon did, but those of which flows are remembered.
 func (a *ids) generation(id lb.RealID) uint8 { return a.generations[id] }
 
 // ring is the id of a VIP's ring; ok is false if there is none left.

@@ -65,6 +65,23 @@ func TestPool(t *testing.T) {
 	}
 }
 
+// TestMeet: an id that a remembered flow names rests, and its next holder is of another generation.
+func TestMeet(t *testing.T) {
+	now := time.Unix(1000, 0)
+	a := newIDs(time.Minute)
+	a.meet(2, 255, now)
+	a.meet(0, 1, now)
+	for _, want := range []lb.RealID{1, 3} {
+		if id, _ := a.real(realKey{vip: lb.VIP{Port: uint16(want)}}); id != want {
+			t.Errorf("id %d, want %d", id, want)
+		}
+	}
+	a.expire(now.Add(time.Minute))
+	if id, _ := a.real(realKey{}); id != 2 || a.generation(id) != 0 {
+		t.Errorf("after its rest id %d in generation %d, want 2 in 0", id, a.generation(id))
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	b := backoff{min: 100 * time.Millisecond, max: time.Second}
 	for round := range 2 {

@@ -5,6 +5,7 @@ package engine_test
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -408,6 +409,253 @@ func TestFlowModes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGoneRealLosesItsFlowsAtOnce: also while rings cannot be written, and while it was active until now.
+// Their packets go to others, none is dropped.
+func TestGoneRealLosesItsFlowsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := leaving(t, lb.FlowTransitions)
+		s := leavingService(t, lb.FlowTransitions)
+		s.VIPs[0].Leave.Drain = 0
+		b.SetServices([]lb.Service{s})
+		b.down()
+		synctest.Wait()
+		// A flow of a slot that the first real will have again, remembered as that moves.
+		slot := slices.IndexFunc(b.dp.Slots(webVIP), func(s lb.Slot) bool { return s.State() == lb.SlotMoving })
+		c := client{b: b, tag: 1, hash: uint32((uint64(slot)<<32 + 1<<31) / 53)}
+		if got := c.send(false); got != 1 {
+			t.Fatalf("an unknown flow of a moving slot goes to real %d", got)
+		}
+		b.SetHealth(nil)
+		synctest.Wait()
+		b.dp.FailWith(func(verb string) error {
+			if verb == "SetRing" {
+				return errors.New("no memory")
+			}
+			return nil
+		})
+		b.remove()
+		synctest.Wait()
+		if r, _ := b.real("10.0.0.1"); r.Use != lb.RealRetired {
+			t.Errorf("the real that goes is %v", r.Use)
+		}
+		b.dp.FailWith(nil)
+		time.Sleep(time.Minute)
+		if got := c.send(false); got != 2 && got != 3 {
+			t.Errorf("the connection goes to real %d", got)
+		}
+	})
+}
+
+// TestFlowsOfTheDead: a daemon that was killed right after it deleted the real with the greatest id leaves
+// flows that name it. No later real has them.
+func TestFlowsOfTheDead(t *testing.T) {
+	for name, fails := range map[string]int{"": 0, "the first looks fail": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { meetTheDead(t, fails) })
+		})
+	}
+}
+
+func meetTheDead(t *testing.T, fails int) {
+	b := leaving(t, lb.FlowTransitions)
+	s := leavingService(t, lb.FlowTransitions)
+	s.VIPs[0].Leave.Drain = 0
+	b.SetServicesAndBackends([]lb.Service{s}, "a", backends("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"))
+	synctest.Wait()
+	c := b.clientOf(t, 4, 1) // of a slot that settles
+	if _, known := b.dp.Flows()[1]; !known {
+		t.Fatal("the flow is not remembered")
+	}
+	b.SetBackends("a", backends("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+	synctest.Wait()
+	b.stop()
+	b.dp.FailWith(func(verb string) error {
+		if fails--; verb == "SweepFlows" && fails >= 0 {
+			return errors.New("busy")
+		}
+		return nil
+	})
+	b = newFixture(t, b.dp, func(c *engine.Config) { c.Adopted, c.Sources = b.dp.Adopted(), []string{"a"} }).run(t)
+	b.SetServicesAndBackends([]lb.Service{s}, "a", backends("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6", "10.0.0.7"))
+	time.Sleep(time.Second)
+	synctest.Wait()
+	for addr, id := range b.ids() {
+		if id == 4 {
+			t.Errorf("%s has the id of the dead", addr)
+		}
+	}
+	if f, known := b.dp.Flows()[c.tag]; known {
+		t.Errorf("remembered still: %+v", f)
+	}
+	time.Sleep(16 * time.Minute)
+	b.SetBackends("a", backends("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8"))
+	synctest.Wait()
+	if r, ok := b.real("10.0.0.8"); !ok || r.ID != 4 || r.Generation != 2 {
+		t.Errorf("after its rest the id is that of %+v, want 4 in generation 2", r.Real)
+	}
+}
+
+// TestSecondAbsence: a backend that goes, comes back and goes again within the window keeps the flows of
+// its first life for as long as the second absence lasts.
+func TestSecondAbsence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := leaving(t, lb.FlowTransitions)
+		first := b.clientOf(t, 1, 1)
+		all := func() { b.SetBackends("a", backends("10.0.0.1", "10.0.0.2", "10.0.0.3")) }
+		for _, step := range []func(){b.remove, all} {
+			step()
+			time.Sleep(3 * time.Minute)
+			synctest.Wait()
+		}
+		second := b.clientOf(t, 1, 2)
+		b.remove()
+		synctest.Wait()
+		for range 9 {
+			for _, c := range []client{first, second} {
+				if got := c.send(false); got != 1 {
+					t.Fatalf("connection %d goes to real %d", c.tag, got)
+				}
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if _, there := b.real("10.0.0.1"); there {
+			t.Error("the backend is there after its second absence")
+		}
+	})
+}
+
+// TestTwoAbsencesAtATime: a backend that leaves two reals behind, of two tunnels, has an absence for each,
+// over a restart too.
+func TestTwoAbsencesAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory *engine.Memory
+		b := newFixture(t, nil, func(c *engine.Config) { c.OnMemory = func(m *engine.Memory) { memory = m } }).run(t)
+		s := leavingService(t, lb.FlowTransitions)
+		all := backends("10.0.0.1", "10.0.0.2", "10.0.0.3")
+		b.SetServicesAndBackends([]lb.Service{s}, "a", all)
+		synctest.Wait()
+		s.VIPs[0].Tunnel.IPIP4 = netip.MustParsePrefix("172.17.0.0/16")
+		b.SetServicesAndBackends([]lb.Service{s}, "a", all) // all reals are others now
+		time.Sleep(4 * time.Minute)
+		b.remove()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		until := func() map[lb.RealID]time.Time {
+			all := make(map[lb.RealID]time.Time)
+			for _, r := range b.Status().Services[0].VIPs[0].Reals {
+				all[r.ID] = r.Absence.Until
+			}
+			return all
+		}
+		before := until()
+		b.stop()
+		adopted := b.dp.Adopted()
+		adopted.Memory = memory
+		b = newFixture(t, b.dp, func(c *engine.Config) { c.Adopted, c.Sources = adopted, []string{"a"} }).run(t)
+		b.SetServices([]lb.Service{s})
+		b.remove()
+		synctest.Wait()
+		if diff := cmp.Diff(before, until()); diff != "" || len(before) != 6 {
+			t.Errorf("ends of absences after the restart (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// TestFlowsSurviveAnotherSize: what is remembered when a ring gets another size stays where it is, though
+// the slots that the entries name are those of the old ring.
+func TestFlowsSurviveAnotherSize(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		size    uint32
+		restart bool // soon afterwards, with memory
+		lost    bool // or without
+	}{
+		{name: "more slots", size: 211},
+		{name: "fewer slots", size: 13},
+		{name: "restarted", size: 211, restart: true},
+		{name: "restarted without memory", size: 13, restart: true, lost: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var memory *engine.Memory
+				b := newFixture(t, nil, func(c *engine.Config) { c.OnMemory = func(m *engine.Memory) { memory = m } }).run(t)
+				s := leavingService(t, lb.FlowTransitions)
+				s.VIPs[0].Leave.Drain = time.Hour
+				services := []lb.Service{s}
+				b.SetServicesAndBackends(services, "a", backends("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+				synctest.Wait()
+				clients := b.remembered(t)
+				s.VIPs[0].Ring.Size = tt.size
+				b.SetServices(services)
+				synctest.Wait()
+				if x := b.export(t); len(x.Flows) > 0 {
+					t.Errorf("flows are exported of which the slots are not known: %+v", x.Flows)
+				}
+				time.Sleep(3 * time.Minute)
+				if tt.restart {
+					b.stop()
+					adopted := b.dp.Adopted()
+					if adopted.Memory = memory; tt.lost {
+						adopted.Memory = nil
+					}
+					b = newFixture(t, b.dp, func(c *engine.Config) { c.Adopted, c.Sources = adopted, []string{"a"} }).run(t)
+					b.SetServices(services)
+					b.remove()
+				}
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				for range 3 {
+					for c, want := range clients {
+						c.b = b
+						if got := c.send(false); got != want {
+							t.Errorf("connection %d goes to real %d, want %d", c.tag, got, want)
+						}
+					}
+					time.Sleep(10 * time.Minute)
+					synctest.Wait()
+				}
+				time.Sleep(16 * time.Minute)
+				synctest.Wait()
+				if got := b.states()[lb.SlotStable]; got != int(tt.size) || len(b.dp.Flows()) > 0 {
+					t.Errorf("at the end: states %v, flows %v", b.states(), b.dp.Flows())
+				}
+			})
+		})
+	}
+}
+
+// remembered removes the first backend, and opens connections before and after; all are remembered.
+func (b *fixture) remembered(t *testing.T) map[client]lb.RealID {
+	t.Helper()
+	clients := make(map[client]lb.RealID)
+	for i := range uint64(106) {
+		c := client{b: b, tag: i + 1, hash: uint32(i * (1 << 32 / 106))}
+		if i%2 == 0 {
+			clients[c] = c.send(true)
+		}
+		if i == 105 {
+			b.remove()
+			synctest.Wait()
+		}
+	}
+	for i := range uint64(106) {
+		c := client{b: b, tag: i + 1, hash: uint32(i * (1 << 32 / 106))}
+		if _, open := clients[c]; !open {
+			clients[c] = c.send(true)
+		}
+		c.send(false)
+	}
+	known := b.dp.Flows()
+	maps.DeleteFunc(clients, func(c client, _ lb.RealID) bool { _, ok := known[c.tag]; return !ok })
+	if len(clients) < 20 {
+		t.Fatalf("only %d connections are remembered", len(clients))
+	}
+	return clients
 }
 
 // TestAnotherRing: of another size or hash, it begins anew, but what is remembered counts.

@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -24,6 +25,10 @@ type past struct {
 	// guessed is when the history was told from slots alone, so that the sets do not tell it; zero if
 	// they do, or that is more than a window ago.
 	guessed time.Time
+	// renumbered is when flows got other slots, since the ring got another size, other parts of a packet
+	// choose them, or what was remembered before is not known: those that were not met since then name
+	// slots that are not theirs. Zero if that is more than a window ago.
+	renumbered time.Time
 	// Of the last derivation: the history's mark, and the uses of the VIP's reals.
 	mark transition.Mark
 	uses map[lb.RealID]lb.RealUse
@@ -44,14 +49,18 @@ const keptApart = 64
 type pasts struct {
 	window time.Duration
 	of     map[lb.VIP]*past
-	// left is what a previous run left, of VIPs that have not been placed since.
-	left map[lb.VIP]leftRing
+	// left is what a previous run left, of VIPs that have not been placed since; replays is for it.
+	left    map[lb.VIP]leftRing
+	replays budget
 	// changed tells that the sets are not as they were when it was made false.
 	changed bool
 }
 
 func newPasts(window time.Duration) *pasts {
-	return &pasts{window: window, of: make(map[lb.VIP]*past), left: make(map[lb.VIP]leftRing), changed: true}
+	return &pasts{
+		window: window, of: make(map[lb.VIP]*past), left: make(map[lb.VIP]leftRing),
+		replays: budget{mostReplayed}, changed: true,
+	}
 }
 
 // names tells whether a choice of the window, but the present one, has the real.
@@ -77,7 +86,7 @@ func (ps *pasts) written(now time.Time) {
 }
 
 // ring is the VIP's ring: the one of the last plan if it has the same content.
-func (ps *pasts) ring(p *planner, v desiredVIP, id lb.RingID, members []maglev.Member) (*ring, error) {
+func (ps *pasts) ring(ctx context.Context, p *planner, v desiredVIP, id lb.RingID, members []maglev.Member) (*ring, error) {
 	last := p.last.rings[id]
 	same := last.chosenBy(v.vip, v.ring, members)
 	var choice []lb.Slot
@@ -91,7 +100,7 @@ func (ps *pasts) ring(p *planner, v desiredVIP, id lb.RingID, members []maglev.M
 	}
 	slots := choice
 	if v.flows.HasTransitions() {
-		past := ps.change(p, v, members, choice, same)
+		past := ps.change(ctx, p, v, members, choice, same)
 		if !ps.isDue(past, p) && same {
 			return last, nil
 		}
@@ -106,10 +115,10 @@ func (ps *pasts) ring(p *planner, v desiredVIP, id lb.RingID, members []maglev.M
 }
 
 // change makes members and their choice the present ones of the VIP's past.
-func (ps *pasts) change(p *planner, v desiredVIP, members []maglev.Member, choice []lb.Slot, same bool) *past {
+func (ps *pasts) change(ctx context.Context, p *planner, v desiredVIP, members []maglev.Member, choice []lb.Slot, same bool) *past {
 	was := ps.of[v.vip]
-	if was == nil || was.spec != v.ring {
-		was = ps.begin(p, v, members, choice)
+	if was == nil || was.spec != v.ring || p.rehashes(v) {
+		was = ps.begin(ctx, p, v, members, choice)
 		ps.of[v.vip], ps.changed = was, true
 	} else if same {
 		return was
@@ -129,20 +138,29 @@ func (ps *pasts) change(p *planner, v desiredVIP, members []maglev.Member, choic
 }
 
 // begin makes the past of a VIP that has none: a new one, one that a previous run left, or one whose
-// ring became another. Of the last nothing can be told, since flows have other slots now.
-func (ps *pasts) begin(p *planner, v desiredVIP, members []maglev.Member, choice []lb.Slot) *past {
+// ring became another. Of the last nothing can be told, since flows have other slots now. Those that
+// are remembered are found by their tag in any slot that looks at the flow table: so all of them do.
+func (ps *pasts) begin(ctx context.Context, p *planner, v desiredVIP, members []maglev.Member, choice []lb.Slot) *past {
 	var begun *past
 	if left, ok := ps.left[v.vip]; ok && left.spec == v.ring {
-		begun = left.restore(p.now, ps.window, choice)
+		begun = left.restore(ctx, &ps.replays, p.now, ps.window, choice)
 	}
 	delete(ps.left, v.vip)
 	if begun == nil {
 		begun = &past{spec: v.ring, history: transition.New(choice), sets: []memberSet{{p.now, members}}, due: true}
 	}
-	if last, ok := p.last.vips[v.vip]; ok && (last.Flows != v.flows || last.Ring != v.ring) {
-		begun.history.Linger(func(uint32) bool { return true }) // flows of before may be remembered
+	if last, ok := p.last.vips[v.vip]; ok && (last.Flows != v.flows || last.Ring != v.ring || p.rehashes(v)) {
+		begun.history.Linger(func(uint32) bool { return true })
+		begun.renumbered, begun.unwritten = p.now, p.now
 	}
 	return begun
+}
+
+// rehashes tells whether other parts of a packet choose the slot than by the last plan.
+func (p *planner) rehashes(v desiredVIP) bool {
+	last, ok := p.last.vips[v.vip]
+	byClient := func(o lb.Options) bool { return o.Fragments == lb.FragmentsByClient }
+	return ok && (last.Options.Hash != v.options.Hash || byClient(last.Options) != byClient(v.options))
 }
 
 // isDue forgets what is older than the window, and tells whether the slots are to be derived again.
@@ -159,6 +177,11 @@ func (ps *pasts) isDue(past *past, p *planner) bool {
 	}
 	if !past.guessed.IsZero() && !past.guessed.After(until) {
 		past.guessed = time.Time{}
+		ps.changed = true
+	}
+	// What was not met since is forgotten by then.
+	if !past.renumbered.IsZero() && p.now.Sub(past.renumbered) > ps.window+2*idleError {
+		past.renumbered = time.Time{}
 		ps.changed = true
 	}
 	if _, changes := past.history.Expires(0); changes && !past.due {
@@ -181,25 +204,64 @@ func (p *past) redate(now time.Time) {
 	if !p.guessed.Before(p.unwritten) {
 		p.guessed = now
 	}
+	if !p.renumbered.Before(p.unwritten) {
+		p.renumbered = now
+	}
 	p.unwritten = now
 }
 
-// coalesce bounds what is kept of many changes.
+// coalesce bounds what is kept of many changes: by their number, and by the slots and members that they
+// are about. What lies in the same part of the window becomes one, in parts that are the longer the more
+// there is; as one change all of them have no more slots than the ring.
 func (p *past) coalesce(window time.Duration) {
-	if len(p.sets) <= keptApart {
+	grain := window / keptApart
+	if len(p.sets) <= keptApart && !p.isLarge() {
 		return
 	}
-	grain := window / keptApart
+	p.coalesceBy(grain)
+	for p.isLarge() && grain < window {
+		grain *= 2
+		p.coalesceBy(grain)
+	}
+}
+
+func (p *past) coalesceBy(grain time.Duration) {
 	p.history.Coalesce(grain)
-	sets := p.sets[:1:1]
-	for _, set := range p.sets[1:] {
+	p.sets = coalesceSets(p.sets, grain)
+}
+
+// The changes may be about so many slots for each of the ring's, and the sets have so many members; but
+// small rings need not be so sparing: 65536 slots are half a megabyte.
+const (
+	keptPerSlot = 4
+	keptAnyway  = 1 << 16
+)
+
+func (p *past) isLarge() bool {
+	members := 0
+	for _, set := range p.sets {
+		members += len(set.members)
+	}
+	return max(members, p.history.Kept()) > max(keptAnyway, keptPerSlot*int(p.spec.Size))
+}
+
+// coalesceSets makes one set of those that fall in the same grain, the last. Where that leaves
+// neighbours with the same members, the first stays: between them nothing is to be told any more.
+func coalesceSets(all []memberSet, grain time.Duration) []memberSet {
+	sets := all[:1:1]
+	for _, set := range all[1:] {
 		if n := len(sets) - 1; n > 0 && transition.SameGrain(sets[n].since, set.since, grain) {
 			sets[n] = set
 		} else {
 			sets = append(sets, set)
 		}
 	}
-	p.sets = sets
+	return slices.CompactFunc(sets, func(a, b memberSet) bool { return slices.Equal(a.members, b.members) })
+}
+
+// misplaced tells whether a flow, as of now, may name a slot that is not its own any more.
+func (p *past) misplaced(f lb.Flow, now time.Time) bool {
+	return p != nil && !p.renumbered.IsZero() && f.Idle+idleError >= now.Sub(p.renumbered)
 }
 
 // slots derives them for reals of these uses. Those of most rings are the choice at most times, and

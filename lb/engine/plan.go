@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -23,6 +24,8 @@ type planner struct {
 	unnamed  map[lb.RealID]time.Time
 	want     state
 	problems []Problem
+	// held tells that something is held as a previous run left it, and so are targets.
+	held bool
 	// uses are those of the reals of the VIP that is being placed.
 	uses map[lb.RealID]lb.RealUse
 }
@@ -33,8 +36,9 @@ func (p *planner) hold(adopted *state) {
 	if adopted == nil {
 		return
 	}
+	p.held = true
 	for id, r := range adopted.reals {
-		r.NextHop = p.in.hop(r.Tunnel.Destination)
+		r.NextHop = p.in.hop(r.Tunnel)
 		p.want.reals[id] = r
 	}
 	for vip, v := range adopted.vips {
@@ -48,7 +52,7 @@ func (p *planner) hold(adopted *state) {
 // depend on one balancer's neighbours. Packets to a real without a MAC address are dropped and
 // counted as nexthop_unknown. With no member all slots are zero, so that no packet goes to a real
 // that is no longer there.
-func (p *planner) place(v desiredVIP, before []lb.Real) {
+func (p *planner) place(ctx context.Context, v desiredVIP, before []lb.Real) {
 	p.uses = make(map[lb.RealID]lb.RealUse, len(v.reals))
 	members := p.placeReals(v)
 	for _, r := range before {
@@ -61,13 +65,17 @@ func (p *planner) place(v desiredVIP, before []lb.Real) {
 		p.problem(v, "VIP left out: no ring id is free")
 		return
 	}
-	ring, err := p.pasts.ring(p, v, id, members)
+	ring, err := p.pasts.ring(ctx, p, v, id, members)
 	if err != nil {
 		p.problem(v, fmt.Sprintf("VIP left out: %v", err))
 		return
 	}
 	p.want.rings[id] = ring
-	p.want.vips[v.vip] = lb.VIPEntry{VIP: v.vip, Service: v.service, RingID: id, Ring: v.ring, Flows: v.flows}
+	options := v.options
+	if p.held {
+		options = withoutTargets(options)
+	}
+	p.want.vips[v.vip] = lb.VIPEntry{VIP: v.vip, Service: v.service, RingID: id, Ring: v.ring, Flows: v.flows, Options: options}
 }
 
 // placeReals adds the VIP's reals and returns those that take part in its ring.
@@ -78,10 +86,12 @@ func (p *planner) placeReals(v desiredVIP) (members []maglev.Member) {
 			p.problem(v, fmt.Sprintf("backend %s left out: no real id is free", r.key.addr))
 			continue
 		}
+		backend := r.backend
+		backend.Down = false // is in Use
 		p.add(lb.Real{
 			ID:         id,
 			VIP:        v.vip,
-			Backend:    lb.Backend{Addr: r.key.addr, Weight: r.weight},
+			Backend:    backend,
 			Tunnel:     r.key.tunnel,
 			NextHop:    r.hop,
 			Use:        p.absences.update(r.key, r.cause, r.drain, v.leave, p.now).use(p.now),
@@ -89,6 +99,8 @@ func (p *planner) placeReals(v desiredVIP) (members []maglev.Member) {
 		})
 		if r.cause == CauseNone {
 			delete(p.unnamed, id)
+		}
+		if r.share > 0 {
 			members = append(members, maglev.Member{ID: id, Addr: r.key.addr, Weight: r.share})
 		}
 	}
@@ -105,8 +117,8 @@ func (p *planner) leave(v desiredVIP, r lb.Real) {
 	if r.Use == lb.RealRetired || !p.mayHaveFlows(v.vip, r.ID) {
 		return
 	}
-	r.Backend.Weight = 0
-	r.NextHop = p.in.hop(r.Tunnel.Destination)
+	r.Backend.Weight, r.Backend.Routed = 0, false
+	r.NextHop = p.in.hop(r.Tunnel)
 	p.add(r)
 }
 

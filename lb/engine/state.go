@@ -18,6 +18,9 @@ type state struct {
 	vips  map[lb.VIP]lb.VIPEntry
 	rings map[lb.RingID]*ring
 	reals map[lb.RealID]lb.Real
+	// targets and routes are nil where they are as a previous run left them.
+	targets *targets
+	routes  *routeSet
 }
 
 func newState() state {
@@ -29,7 +32,8 @@ func newState() state {
 }
 
 func (s state) clone() state {
-	return state{vips: maps.Clone(s.vips), rings: maps.Clone(s.rings), reals: maps.Clone(s.reals)}
+	s.vips, s.rings, s.reals = maps.Clone(s.vips), maps.Clone(s.rings), maps.Clone(s.reals)
+	return s
 }
 
 func (s state) has(v lb.VIP) bool {
@@ -49,7 +53,9 @@ func (s state) realsByVIP() map[lb.VIP][]lb.Real {
 func (s state) destinations() []netip.Addr {
 	addrs := make([]netip.Addr, 0, len(s.reals))
 	for _, r := range s.reals {
-		addrs = append(addrs, r.Tunnel.Destination)
+		if r.Tunnel.Encap != lb.Local {
+			addrs = append(addrs, r.Tunnel.Destination)
+		}
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return slices.Compact(addrs)
@@ -106,11 +112,15 @@ type realised struct {
 	doubtReals map[lb.RealID]bool
 	doubtRings map[lb.RingID]bool
 	doubtVIPs  bool
+
+	doubtTargets, doubtRoutes bool
 }
 
 func newRealised() realised {
+	s := newState()
+	s.targets = &targets{} // an empty data plane has none
 	return realised{
-		state:      newState(),
+		state:      s,
 		doubtReals: make(map[lb.RealID]bool),
 		doubtRings: make(map[lb.RingID]bool),
 	}
@@ -124,5 +134,5 @@ func (h *realised) doubtAll() {
 	for id := range h.rings {
 		h.doubtRings[id] = true
 	}
-	h.doubtVIPs = true
+	h.doubtVIPs, h.doubtTargets = true, true
 }

@@ -14,8 +14,11 @@ import (
 // Status is what the data plane has, as of the end of the last pass. It is shared by all who asked
 // for it: read it only.
 type Status struct {
-	// Changes counts the passes that changed something and succeeded.
-	Changes uint64
+	// Passes counts the passes, Failures those that failed; Changes, those that changed something and
+	// succeeded.
+	Passes, Failures, Changes uint64
+	// LastPass is when the last pass ended, whatever came of it; zero if there was none.
+	LastPass time.Time
 	// LastApply is when the data plane was last found or made equal to what is wanted; zero if never.
 	LastApply time.Time
 	// LastError is why the last pass failed; empty if it did not.
@@ -78,7 +81,10 @@ func (e *Engine) Status() Status { return *e.status.Load() }
 // publish makes the realised state the status.
 func (e *Engine) publish() {
 	s := Status{
+		Passes:    e.passes,
+		Failures:  e.failures,
 		Changes:   e.changes,
+		LastPass:  e.lastPass,
 		LastApply: e.lastApply,
 		LastError: e.lastError,
 		Settled:   e.adopted == nil,
@@ -121,7 +127,7 @@ func (e *Engine) vipStatus(v lb.VIPEntry, reals []lb.Real) VIPStatus {
 // for the rest. Of thousands of VIPs only those are copied whose counts changed.
 func (e *Engine) publishCounts() {
 	s := e.Status()
-	s.Swept = e.flows.began
+	s.Passes, s.LastPass, s.Swept = e.passes, e.lastPass, e.flows.began
 	s.Services = slices.Clone(s.Services)
 	for i := range s.Services {
 		vips := &s.Services[i].VIPs

@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/remora-lb/remora/lb"
@@ -21,6 +22,29 @@ const activeFlow = time.Minute
 
 // idleError is by how much a flow's idle time may be more than it was silent.
 const idleError = 2 * time.Second
+
+// meet looks over what earlier runs left in the flow table, once, before an id is given away. What names a
+// real that is not there is forgotten, so that no later holder of the id has it. Should that fail, since a
+// packet is at the entry, the id's rest protects from it for as long as other balancers may hold such
+// flows, and the generation for ever, but for 1 in 256 holders.
+func (e *Engine) meet() error {
+	if e.met {
+		return nil
+	}
+	now := time.Now()
+	err := e.dp.SweepFlows(func(f lb.Flow) (keep bool) {
+		real, ok := e.have.reals[f.Real]
+		if !ok {
+			e.ids.meet(f.Real, f.Generation, now)
+		}
+		return ok && real.Generation == f.Generation
+	})
+	if err != nil {
+		return fmt.Errorf("look over the flow table: %v", err)
+	}
+	e.met = true
+	return nil
+}
 
 // sweepIsDue tells whether anything depends on what the flow table holds.
 func (e *Engine) sweepIsDue() bool {
@@ -44,11 +68,11 @@ func (e *Engine) sweepIsDue() bool {
 // others, and finds slots that have none elsewhere. While not all is as it was to be written it only
 // counts, since packets may meet other slots than those that are known here.
 func (e *Engine) sweep() {
-	s := sweeper{e: e, sure: e.lastError == "",
+	s := sweeper{e: e, now: time.Now(), sure: e.lastError == "",
 		counts:    flowCounts{began: e.flows.began, of: make(map[lb.RealID]int), active: make(map[lb.RealID]int)},
-		elsewhere: make(map[lb.VIP]map[uint32]bool)}
+		elsewhere: make(map[lb.VIP]map[uint32]bool), anywhere: make(map[lb.VIP]bool)}
 	if s.sure {
-		s.counts.began = time.Now()
+		s.counts.began = s.now
 	}
 	if err := e.dp.SweepFlows(s.visit); err != nil {
 		e.log.Error("flow table not looked over", "error", err)
@@ -60,8 +84,8 @@ func (e *Engine) sweep() {
 	}
 	e.unswept = false
 	for vip, p := range e.pasts.of {
-		elsewhere := s.elsewhere[vip]
-		if p.history.Prove(p.mark, func(slot uint32) bool { return elsewhere[slot] }) {
+		elsewhere, anywhere := s.elsewhere[vip], s.anywhere[vip]
+		if p.history.Prove(p.mark, func(slot uint32) bool { return anywhere || elsewhere[slot] }) {
 			p.due = true
 		}
 	}
@@ -70,9 +94,11 @@ func (e *Engine) sweep() {
 // sweeper is one look over the flow table.
 type sweeper struct {
 	e         *Engine
+	now       time.Time
 	sure      bool // the last pass succeeded
 	counts    flowCounts
 	elsewhere map[lb.VIP]map[uint32]bool // slots with a flow that is not at the slot's real
+	anywhere  map[lb.VIP]bool            // VIPs with a flow that may be of any slot
 }
 
 // visit counts a flow, and tells whether it is still needed.
@@ -101,7 +127,14 @@ func (s *sweeper) keeps(vip lb.VIPEntry, f lb.Flow) bool {
 	if ring == nil || ring.slots == nil {
 		return true // held as a previous run left it
 	}
-	if f.Idle > s.e.cfg.Window+idleError || int(f.Slot) >= len(ring.slots) {
+	if f.Idle > s.e.cfg.Window+idleError {
+		return false
+	}
+	if s.e.pasts.of[vip.VIP].misplaced(f, s.now) {
+		s.anywhere[vip.VIP] = true
+		return true
+	}
+	if int(f.Slot) >= len(ring.slots) {
 		return false
 	}
 	slot := ring.slots[f.Slot]

@@ -54,7 +54,7 @@ func (e *Engine) Export(ctx context.Context) (x *Export, err error) {
 // over what it was there before: so Import comes before the packets do. It waits for Run, as Export
 // does.
 func (e *Engine) Import(ctx context.Context, x *Export) (got Imported, err error) {
-	done := e.do(ctx, func() { got, err = e.importAll(x) })
+	done := e.do(ctx, func() { got, err = e.importAll(ctx, x) })
 	if err = errors.Join(done, err); err != nil {
 		return got, err
 	}
@@ -98,9 +98,12 @@ func (e *Engine) export() (*Export, error) {
 	}
 	x := &Export{}
 	vips := make(map[lb.VIP]bool)
+	now := time.Now()
 	err := e.dp.SweepFlows(func(f lb.Flow) bool {
 		real, ok := e.have.reals[f.Real]
-		if ok && real.Generation == f.Generation && real.Use.Receives() && e.have.has(real.VIP) {
+		// Of a flow that was not met since the ring got another size, the slot is not known.
+		if ok && real.Generation == f.Generation && real.Use.Receives() && e.have.has(real.VIP) &&
+			!e.pasts.of[real.VIP].misplaced(f, now) {
 			x.Flows = append(x.Flows, FlowMemory{real.VIP, real.Backend.Addr, f.Tag, f.Slot, f.Idle, f.Seen})
 			vips[real.VIP] = true
 		}
@@ -113,20 +116,25 @@ func (e *Engine) export() (*Export, error) {
 	return x, nil
 }
 
-func (e *Engine) importAll(x *Export) (Imported, error) {
+func (e *Engine) importAll(ctx context.Context, x *Export) (Imported, error) {
 	var got Imported
 	if err := e.errHeld(); err != nil {
 		return got, fmt.Errorf("import flows: %v", err)
 	}
-	now := time.Now()
 	vips := make(map[lb.VIP]bool) // with the same slots there as here
-	reals := e.planned.realsByVIP()
 	for _, m := range x.VIPs {
-		vips[m.VIP] = m.Size == e.have.vips[m.VIP].Ring.Size
-		if e.importPast(m, reals[m.VIP], now) {
-			got.VIPs++
+		if _, twice := vips[m.VIP]; !twice {
+			vips[m.VIP] = m.Size == e.have.vips[m.VIP].Ring.Size
 		}
 	}
+	pasts := e.importPasts(ctx, x.VIPs)
+	if ctx.Err() != nil {
+		return got, fmt.Errorf("import flows: %w", context.Cause(ctx)) // nothing is changed yet
+	}
+	for vip, p := range pasts {
+		e.pasts.of[vip], e.pasts.changed = p, true
+	}
+	got.VIPs = len(pasts)
 	flows := e.flowsHere(x.Flows, vips)
 	got.Unknown = len(x.Flows) - len(flows)
 	var err error
@@ -191,16 +199,35 @@ func (e *Engine) needs(f FlowMemory) bool {
 	return f.Idle <= e.cfg.Window+idleError
 }
 
+// importPasts are the pasts of VIPs, of each the first in the list, completed by what others remember. It
+// stops when ctx ends.
+func (e *Engine) importPasts(ctx context.Context, list []VIPMemory) map[lb.VIP]*past {
+	now, b := time.Now(), budget{mostReplayed}
+	reals := e.planned.realsByVIP()
+	seen := make(map[lb.VIP]bool)
+	pasts := make(map[lb.VIP]*past)
+	for _, m := range list {
+		if seen[m.VIP] || ctx.Err() != nil {
+			continue
+		}
+		seen[m.VIP] = true
+		if p := e.importPast(ctx, &b, m, reals[m.VIP], now); p != nil {
+			pasts[m.VIP] = p
+		}
+	}
+	return pasts
+}
+
 // importPast puts the sets of two pasts in one order. The last one stays the one that is in force
-// here, and if this past reaches back over the window, so does the first.
-func (e *Engine) importPast(m VIPMemory, reals []lb.Real, now time.Time) bool {
+// here, and if this past reaches back over the window, so does the first. It is nil if they do not fit.
+func (e *Engine) importPast(ctx context.Context, b *budget, m VIPMemory, reals []lb.Real, now time.Time) *past {
 	p := e.pasts.of[m.VIP]
 	if p == nil || !p.guessed.IsZero() || m.Size != p.spec.Size || m.Hash != p.spec.Hash.String() {
-		return false
+		return nil
 	}
-	sets, ok := datedBy(now, m.Sets)
+	sets, ok := setsWithin(now, e.cfg.Window, m.Sets)
 	if !ok || len(sets) == 0 {
-		return false
+		return nil
 	}
 	ids := newRingIDs(reals)
 	var theirs []memberSet
@@ -210,16 +237,15 @@ func (e *Engine) importPast(m VIPMemory, reals []lb.Real, now time.Time) bool {
 			theirs = append(theirs, memberSet{set.Since, ids.members(set)})
 		}
 	}
-	merged, err := replay(p.spec, inOneOrder(p.sets, theirs))
+	merged, err := b.replay(ctx, p.spec, inOneOrder(p.sets, theirs))
 	if err != nil {
-		return false
+		return nil
 	}
 	ring := e.planned.rings[e.planned.vips[m.VIP].RingID]
 	merged.history.Linger(func(slot uint32) bool { return !ring.slots[slot].Stable() })
-	merged.unwritten = p.unwritten
+	merged.unwritten, merged.renumbered = p.unwritten, p.renumbered
 	merged.coalesce(e.cfg.Window)
-	e.pasts.of[m.VIP], e.pasts.changed = merged, true
-	return true
+	return merged
 }
 
 // inOneOrder is all these sets by time, own before others of the same; own's last one is the last.

@@ -18,6 +18,10 @@ func (t *Tables) answerEcho(p *packet) lb.Reason {
 		t.note("icmp", "an echo request, not to be answered")
 		return lb.ReasonICMP
 	}
+	if t.AnswersSpent {
+		t.note("icmp", "an echo request, beyond the rate of answers")
+		return lb.ReasonEchoLimited
+	}
 	swap(p.ethernet[0:6], p.ethernet[6:12])
 	if p.isIPv6() {
 		p.ip[7] = defaultTTL

@@ -70,14 +70,14 @@ func outerSource(p *packet, tunnel lb.Tunnel) netip.Addr {
 	if tunnel.Encap == lb.GUE {
 		return src
 	}
-	s, hi, lo := p.flow.Src.AsSlice(), byte(p.flow.SrcPort>>8), byte(p.flow.SrcPort)
+	s, hi, lo := p.entropy.src.AsSlice(), byte(p.entropy.srcPort>>8), byte(p.entropy.srcPort)
 	var entropy []byte
 	switch {
-	case tunnel.Destination.Is4() && p.flow.Src.Is4():
+	case tunnel.Destination.Is4() && p.src.Is4():
 		entropy = []byte{s[2] ^ lo, s[3] ^ hi}
 	case tunnel.Destination.Is4():
 		entropy = []byte{s[14] ^ lo, s[15] ^ hi}
-	case p.flow.Src.Is4():
+	case p.src.Is4():
 		entropy = []byte{s[0] ^ hi, s[1] ^ lo, s[2], s[3]}
 	default:
 		entropy = []byte{s[12] ^ hi, s[13] ^ lo, s[14], s[15]}
@@ -103,22 +103,26 @@ func outerUDP(p *packet) []byte {
 
 // gueSourcePort is the two bytes of the outer source port as they are on the wire.
 func gueSourcePort(p *packet) []byte {
-	s, hi, lo := p.flow.Src.AsSlice(), byte(p.flow.SrcPort>>8), byte(p.flow.SrcPort)
+	s, hi, lo := p.entropy.src.AsSlice(), byte(p.entropy.srcPort>>8), byte(p.entropy.srcPort)
 	switch {
-	case p.real.Tunnel.Destination.Is4() && p.flow.Src.Is4():
+	case p.real.Tunnel.Destination.Is4() && p.src.Is4():
 		return []byte{s[2] ^ lo, s[3] ^ hi}
 	case p.real.Tunnel.Destination.Is4():
 		return []byte{s[14] ^ lo, s[15] ^ hi}
-	case p.flow.Src.Is4():
+	case p.src.Is4():
 		return []byte{s[2] ^ hi, s[3] ^ lo}
 	default:
 		return []byte{s[12] ^ hi, s[13] ^ lo}
 	}
 }
 
-// checksumIsKnown tells whether the checksum can be computed without the payload: not if UDP has
-// none, and not with IPv4 options or IPv6 extension headers between IP header and segment.
+// checksumIsKnown tells whether the checksum can be computed without the payload: not that of a part of
+// a segment, not if UDP has none, and not with IPv4 options or IPv6 extension headers between IP header
+// and segment.
 func checksumIsKnown(p *packet) bool {
+	if p.fragment {
+		return false
+	}
 	if p.protocol == protocolUDP && binary.BigEndian.Uint16(p.payload[6:]) == 0 {
 		return false
 	}

@@ -23,7 +23,7 @@ const (
 
 // skipExtensions moves the payload and the protocol behind the extension headers.
 func (t *Tables) skipExtensions(p *packet) lb.Reason {
-	for n := 0; isExtension(p.protocol); n++ {
+	for n := 0; isExtension(p.protocol) && !p.fragment; n++ {
 		p.extended = true
 		if n == maxExtensions {
 			t.note("parse", "more than %d extension headers", maxExtensions)
@@ -46,18 +46,15 @@ func (t *Tables) skipExtension(p *packet) lb.Reason {
 	if len(header) < headerLen {
 		return lb.ReasonTruncated
 	}
-	switch p.protocol {
-	case extensionRouting:
-		if segmentsLeft := header[3]; segmentsLeft != 0 {
-			t.note("parse", "a routing header with %d segments left", segmentsLeft)
-			return lb.ReasonIPv6Extension
-		}
-	case extensionFragment:
-		if binary.BigEndian.Uint16(header[2:])&fragmentMask6 != 0 {
-			return t.fragment(p)
-		}
+	if segmentsLeft := header[3]; p.protocol == extensionRouting && segmentsLeft != 0 {
+		t.note("parse", "a routing header with %d segments left", segmentsLeft)
+		return lb.ReasonIPv6Extension
 	}
+	isFragment := p.protocol == extensionFragment && binary.BigEndian.Uint16(header[2:])&fragmentMask6 != 0
 	p.protocol, p.payload = header[0], header[headerLen:]
+	if isFragment {
+		return t.parseFragment(p)
+	}
 	return undecided
 }
 

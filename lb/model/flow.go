@@ -49,8 +49,8 @@ func (c Change) String() string {
 	return "none"
 }
 
-// FlowStep is what section 5 did with a packet. Its zero value means that the packet did not get
-// there.
+// FlowStep is what section 5 did with a packet, or section 3.2 with one that is led. Its zero value means
+// that the packet did not get there.
 type FlowStep struct {
 	Flow Flow
 	// Slot is the flow's slot, as the ring has it.
@@ -100,7 +100,8 @@ func (t *Tables) followFlow(p *packet) lb.RealID {
 	return choice
 }
 
-// useEntry lets the packet use the entry of its flow, which is known.
+// useEntry lets the packet use the entry of its flow, which is known. The slot may be another than before
+// if the VIP's options changed.
 func (t *Tables) useEntry(p *packet, entry Entry) {
 	s := &p.flowStep
 	s.Events = append(s.Events, lb.FlowHit)
@@ -108,7 +109,7 @@ func (t *Tables) useEntry(p *packet, entry Entry) {
 	if p.isICMP() {
 		return
 	}
-	entry.Idle = 0
+	entry.Idle, entry.Slot = 0, p.slotIndex
 	entry.Seen = entry.Seen || !p.begins()
 	s.Change, s.Entry = ChangeUse, entry
 }
@@ -129,9 +130,7 @@ func (t *Tables) remember(p *packet, choice, prev lb.RealID, state lb.SlotState)
 		return choice
 	}
 	s.Change = ChangeRemember
-	s.Entry = Entry{
-		Real: choice, Generation: t.Reals[choice].Generation, Slot: p.slotIndex, Seen: !p.begins(),
-	}
+	s.Entry = Entry{Real: choice, Generation: t.Reals[choice].Generation, Slot: p.slotIndex}
 	s.Events = append(s.Events, rememberedAs(p, state))
 	t.note("flow", "not known, remembered with real %d", choice)
 	return choice
@@ -182,10 +181,10 @@ func (t *Tables) receives(id lb.RealID) bool {
 // begins tells whether the packet begins a flow.
 func (p *packet) begins() bool {
 	switch {
-	case p.isICMP():
+	case p.isICMP(), p.byClient():
 		return false
 	case p.protocol == protocolTCP:
-		return p.payload[tcpFlagsAt]&tcpSYN != 0
+		return p.tcpFlags()&tcpSYN != 0
 	}
 	data := p.payload[udpLen:]
 	return p.vip.Flows == lb.FlowQUIC && len(data) > 0 && data[0]&quicLongHeader != 0 && data[0]&quicNotFirst == 0
@@ -193,5 +192,13 @@ func (p *packet) begins() bool {
 
 // silent tells whether nothing is remembered of the packet's flow.
 func (p *packet) silent() bool {
-	return p.isICMP() || p.protocol == protocolTCP && p.payload[tcpFlagsAt]&(tcpSYN|tcpRST) == tcpRST
+	return p.isICMP() || p.protocol == protocolTCP && p.tcpFlags()&(tcpSYN|tcpRST) == tcpRST
+}
+
+// tcpFlags are the flags as they count: none for packets of VIPs whose fragments go by client.
+func (p *packet) tcpFlags() byte {
+	if p.byClient() {
+		return 0
+	}
+	return p.payload[tcpFlagsAt]
 }

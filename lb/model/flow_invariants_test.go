@@ -84,6 +84,8 @@ func (s flowState) check(t testing.TB, frame []byte) error {
 		return fmt.Errorf("a packet goes to real %d, which is retired and not the slot's", res.Real)
 	case change == model.ChangeRemember && (res.Flow.Entry.Real != res.Real || res.Real == 0):
 		return fmt.Errorf("remembered with real %d, sent to real %d", res.Flow.Entry.Real, res.Real)
+	case change == model.ChangeRemember && res.Flow.Entry.Seen:
+		return fmt.Errorf("a packet is remembered as one that was seen again")
 	case slot.State() == lb.SlotLingering && change == model.ChangeRemember:
 		return fmt.Errorf("a packet of a lingering slot is remembered")
 	}

@@ -110,7 +110,7 @@ type flowCase struct {
 	refused bool
 	want    lb.RealID
 	change  model.Change
-	seen    bool // afterwards, if used or remembered
+	seen    bool // afterwards, if used
 	events  []lb.FlowEvent
 }
 
@@ -143,7 +143,6 @@ func (c flowCase) run(t *testing.T, flow model.Flow) {
 		want.Seen, want.Idle = c.seen, 0
 	case model.ChangeRemember:
 		want = unseen(c.want)
-		want.Seen = c.seen
 		if c.want > retiredReal {
 			want.Generation = 0
 		}
@@ -183,11 +182,11 @@ func TestStableSlots(t *testing.T) {
 		{name: "transitions, a flow that is elsewhere", mode: transitions, slot: stable, has: at(elsewhere), frame: data, want: newReal},
 		{name: "transitions, a retired real", mode: transitions, slot: lb.StableSlot(retiredReal), frame: data, want: retiredReal},
 		{name: "always, SYN", mode: always, slot: stable, frame: syn, want: newReal, change: model.ChangeRemember, events: one(lb.FlowBegan)},
-		{name: "always, data", mode: always, slot: stable, frame: data, want: newReal, change: model.ChangeRemember, seen: true, events: one(lb.FlowBegan)},
+		{name: "always, data", mode: always, slot: stable, frame: data, want: newReal, change: model.ChangeRemember, events: one(lb.FlowBegan)},
 		{name: "always, a flow that is elsewhere", mode: always, slot: stable, has: at(elsewhere), frame: data,
 			want: elsewhere, change: model.ChangeUse, seen: true, events: one(lb.FlowHit)},
 		{name: "always, a flow at a retired real", mode: always, slot: stable, has: at(retiredReal), frame: data,
-			want: newReal, change: model.ChangeRemember, seen: true, events: stale(lb.FlowBegan)},
+			want: newReal, change: model.ChangeRemember, events: stale(lb.FlowBegan)},
 		{name: "always, an empty slot", mode: always, slot: lb.StableSlot(0), frame: syn, want: 0},
 		{name: "always, an empty slot, a flow that is elsewhere", mode: always, slot: lb.StableSlot(0), has: at(elsewhere), frame: data,
 			want: elsewhere, change: model.ChangeUse, seen: true, events: one(lb.FlowHit)},
@@ -238,7 +237,7 @@ func TestFlowsThatAreNotKnown(t *testing.T) {
 	old, fresh := one(lb.FlowTakenOld), one(lb.FlowTakenNew)
 	take := func(name string, slot lb.Slot, has model.Entry, frame []byte, want lb.RealID, events []lb.FlowEvent) flowCase {
 		return flowCase{name: name, slot: slot, has: has, frame: frame, want: want,
-			change: model.ChangeRemember, seen: true, events: events}
+			change: model.ChangeRemember, events: events}
 	}
 	begin := func(name string, mode lb.FlowMode, slot lb.Slot, frame []byte) flowCase {
 		return flowCase{name: name, mode: mode, slot: slot, frame: frame, want: newReal,
@@ -261,13 +260,13 @@ func TestFlowsThatAreNotKnown(t *testing.T) {
 		take("data, settling", settling, none, data, newReal, fresh),
 		{name: "data, lingering", slot: lingering, frame: data, want: newReal, events: fresh},
 		{name: "Handshake, moving", mode: lb.FlowQUIC, slot: moving, frame: handshake, want: oldReal,
-			change: model.ChangeRemember, seen: true, events: old},
+			change: model.ChangeRemember, events: old},
 		{name: "Retry, moving", mode: lb.FlowQUIC, slot: moving, frame: retry, want: oldReal,
-			change: model.ChangeRemember, seen: true, events: old},
+			change: model.ChangeRemember, events: old},
 		{name: "short header, moving", mode: lb.FlowQUIC, slot: moving, frame: short, want: oldReal,
-			change: model.ChangeRemember, seen: true, events: old},
+			change: model.ChangeRemember, events: old},
 		{name: "empty datagram with mode quic, moving", mode: lb.FlowQUIC, slot: moving, frame: noData, want: oldReal,
-			change: model.ChangeRemember, seen: true, events: old},
+			change: model.ChangeRemember, events: old},
 
 		take("from a draining real", lb.MovingSlot(newReal, drainingReal), none, data, drainingReal, old),
 		take("from a retired real", lb.MovingSlot(newReal, retiredReal), none, data, newReal, fresh),
@@ -292,7 +291,7 @@ func TestFlowsThatAreNotKnown(t *testing.T) {
 		{name: "at a retired real, lingering", slot: lingering, has: at(retiredReal), frame: data,
 			want: newReal, change: model.ChangeForget, events: stale(lb.FlowTakenNew)},
 		{name: "always, idle for 30 s, UDP", mode: lb.FlowAlways, slot: stable, has: pause, frame: datagram,
-			want: newReal, change: model.ChangeRemember, seen: true, events: one(lb.FlowBegan)},
+			want: newReal, change: model.ChangeRemember, events: one(lb.FlowBegan)},
 		{name: "always, idle for 30 s, ICMP error", mode: lb.FlowAlways, slot: stable, has: pause, frame: udpError, want: newReal},
 	})
 }
@@ -332,7 +331,7 @@ func TestUDPIdle(t *testing.T) {
 	}
 }
 
-// TestFlowsAreNamedByPortsOfThePacket: the port counts as 0 for the hash only.
+// TestFlowsAreNamedByPortsOfThePacket: the port counts as 0 for the hash only, and the name says so.
 func TestFlowsAreNamedByPortsOfThePacket(t *testing.T) {
 	tables := oneSlot(t, lb.FlowTransitions, moving)
 	for name, vip := range tables.VIPs {
@@ -340,9 +339,42 @@ func TestFlowsAreNamedByPortsOfThePacket(t *testing.T) {
 		name.Port = 0
 		tables.VIPs[name] = vip
 	}
-	res := processWith(t, tables, nil, data)
-	if want := flowOf(lb.TCP); res.Flow.Flow != want || res.Flow.Change != model.ChangeRemember {
+	want := flowOf(lb.TCP)
+	want.ByPort0 = true
+	if res := processWith(t, tables, nil, data); res.Flow.Flow != want || res.Flow.Change != model.ChangeRemember {
 		t.Errorf("%s: %s, want %s", res.Flow.Flow, res.Flow.Change, want)
+	}
+}
+
+// TestFlowsOfAllPortsAreOthers: a flow that is known at a VIP of all ports is not at one of its port,
+// and is known again once that is gone.
+func TestFlowsOfAllPortsAreOthers(t *testing.T) {
+	tables := oneSlot(t, lb.FlowTransitions, moving)
+	exact := lb.VIP{Addr: addr(vip4), Port: 443, Protocol: lb.TCP}
+	all := exact
+	all.Port = 0
+	delete(tables.VIPs, exact)
+	tables.VIPs[all] = model.VIP{Ring: model.Ring{moving}}
+	var flows model.Flows
+	send := func(frame []byte, want lb.RealID) {
+		t.Helper()
+		res := processWith(t, tables, &flows, frame)
+		flows.Apply(res.Flow)
+		if res.Real != want {
+			t.Errorf("real %d, want %d", res.Real, want)
+		}
+	}
+	send(syn, newReal)
+	send(data, newReal)
+	tables.VIPs[exact] = model.VIP{Ring: model.Ring{lb.MovingSlot(drainingReal, elsewhere)}}
+	send(tcpError, elsewhere)
+	send(data, elsewhere)
+	send(data, elsewhere)
+	delete(tables.VIPs, exact)
+	send(data, newReal)
+	send(tcpError, newReal)
+	if flows.Len() != 2 {
+		t.Errorf("%d flows, want one of each VIP", flows.Len())
 	}
 }
 

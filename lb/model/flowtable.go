@@ -20,6 +20,10 @@ type Flow struct {
 	Src, Dst         netip.Addr
 	SrcPort, DstPort uint16
 	Protocol         lb.Protocol
+	// HostBits is that of the flow's VIP: how many of the address's last bits its prefix leaves free.
+	HostBits uint8
+	// ByPort0 tells that its VIP was found by port 0, and not by DstPort.
+	ByPort0 bool
 }
 
 // reversed is the flow as the other side sees it.
@@ -41,7 +45,8 @@ type Entry struct {
 	Generation uint8
 	// Slot is the flow's slot within the ring of its VIP.
 	Slot uint32
-	// Seen tells that there was a packet that did not begin the flow.
+	// Seen tells that the flow was met again after it was remembered, by a packet that does not
+	// begin it.
 	Seen bool
 	// Idle is how long ago the entry was used last.
 	Idle time.Duration

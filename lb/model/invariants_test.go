@@ -26,12 +26,20 @@ func checkResult(tables *model.Tables, in []byte, res model.Result) error {
 		return fmt.Errorf("reason %s (%d)", res.Reason, res.Reason)
 	case res.Verdict != res.Reason.Verdict():
 		return fmt.Errorf("verdict %s for %s", res.Verdict, res.Reason)
-	case res.Verdict != lb.TX && !bytes.Equal(res.Frame, in):
-		return fmt.Errorf("%s, and the frame is changed", res.Reason)
-	case res.Reason != lb.ReasonForwarded && res.Bytes != 0:
+	case res.Reason != lb.ReasonForwarded && res.Reason != lb.ReasonLocal && res.Bytes != 0:
 		return fmt.Errorf("%s, and %d bytes are counted", res.Reason, res.Bytes)
+	case res.Reason != lb.ReasonForwarded && res.Reason != lb.ReasonTooBigTold && len(res.Frame) > len(in):
+		return fmt.Errorf("%s, and the frame grew", res.Reason)
+	}
+	if res.Decapsulated != 0 {
+		in = inside(tables, in)
+	}
+	if res.Verdict != lb.TX && !bytes.Equal(res.Frame, in) {
+		return fmt.Errorf("%s, and the frame is changed", res.Reason)
 	}
 	switch res.Reason {
+	case lb.ReasonTooBigTold:
+		return checkTooBigTold(in, res.Frame)
 	case lb.ReasonForwarded:
 		return checkForwarded(tables.Reals[res.Real], in, res)
 	case lb.ReasonEchoAnswered:
@@ -40,6 +48,36 @@ func checkResult(tables *model.Tables, in []byte, res model.Result) error {
 		if _, ok := tables.Reals[res.Real]; ok {
 			return fmt.Errorf("real %d is known", res.Real)
 		}
+	}
+	return nil
+}
+
+// inside is a frame that is decapsulated, without its outer headers, as a host that takes all of them
+// gets it.
+func inside(tables *model.Tables, in []byte) []byte {
+	host := *tables
+	host.Decap, host.Trace = lb.Decap{GUEPort: tables.Decap.GUEPort, Others: lb.DecapHost}, nil
+	return host.Process(in, nil).Frame
+}
+
+// checkTooBigTold verifies both checksums, the addresses and the quote.
+func checkTooBigTold(in, out []byte) error {
+	at := ipAt(in)
+	if !bytes.Equal(out[:at], slices.Concat(in[6:12], in[0:6], in[12:at])) {
+		return fmt.Errorf("Ethernet header %x", out[:at])
+	}
+	src, dst := ipAddrs(in[at:])
+	from, to := ipAddrs(out[at:])
+	if from != dst || to != src || len(ipPacket(out[at:])) != len(out)-at {
+		return fmt.Errorf("answer from %s to %s, %d bytes", from, to, len(out))
+	}
+	headerLen, sum := 20, frames.Checksum(out[at:at+20])|frames.Checksum(out[at+20:])
+	if src.Is6() {
+		headerLen, sum = 40, frames.TransportChecksum(from, to, 58, out[at+40:])
+	}
+	quote := out[at+headerLen+8:]
+	if sum != 0 || !bytes.Equal(quote, in[at:at+len(quote)]) {
+		return fmt.Errorf("checksums are off by %#x, or the quote is wrong: %x", sum, quote)
 	}
 	return nil
 }
@@ -169,6 +207,8 @@ func innerChecksum(packet []byte) int {
 	segment := packet[headerLen:]
 	var wrong bool
 	switch {
+	case packet[0]>>4 == 4 && binary.BigEndian.Uint16(packet[6:])&0x3fff != 0:
+		return checksumAbsent // of a fragment
 	case packet[0]>>4 == 4 && headerLen > 20:
 		return checksumAbsent // behind options
 	case protocol == 17 && segment[6] == 0 && segment[7] == 0:
@@ -271,6 +311,44 @@ func TestGeneratedFrames(t *testing.T) {
 			t.Errorf("only %d computed checksums of protocol %d were verified", n, protocol)
 		}
 	}
+}
+
+// TestGeneratedFramesOfWorlds holds frames of worlds against the invariants.
+func TestGeneratedFramesOfWorlds(t *testing.T) {
+	var reasons [lb.ReasonLen]int
+	for _, seed := range []uint64{21, 22, 23, 24} {
+		t.Logf("seed %d", seed)
+		world := frames.World(seed)
+		g := frames.NewWorldGenerator(rand.New(rand.NewPCG(seed, 0)), world)
+		for range 15_000 {
+			reasons[process(t, world, g.Next().Bytes).Reason]++
+		}
+	}
+	for _, r := range []lb.Reason{
+		lb.ReasonTooBigTold, lb.ReasonDecapSent, lb.ReasonDecapsulated, lb.ReasonTTLExpired, lb.ReasonLocal, lb.ReasonFragmentPassed,
+	} {
+		if reasons[r] < 100 {
+			t.Errorf("only %d frames end as %s", reasons[r], r)
+		}
+	}
+}
+
+// FuzzWorld does so with all options. The first byte chooses one of four worlds.
+func FuzzWorld(f *testing.F) {
+	var worlds []*model.Tables
+	for seed := range uint64(4) {
+		world := frames.World(seed)
+		worlds = append(worlds, world)
+		g := frames.NewWorldGenerator(rand.New(rand.NewPCG(seed, 0)), world)
+		for range 60 {
+			if b := g.Next().Bytes; len(b) < 300 {
+				f.Add(byte(seed), b)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, world byte, frame []byte) {
+		process(t, worlds[world%4], frame)
+	})
 }
 
 // FuzzProcess holds any frame against the invariants. testdata has short frames of the generator,

@@ -28,19 +28,32 @@ type packet struct {
 	protocol uint8
 	// extended tells that there are IPv4 options or IPv6 extension headers.
 	extended bool
+	// fragment tells that the packet is a fragment. Its payload is any part of one then.
+	fragment bool
 	src, dst netip.Addr
 
 	// Set by the step named in the comment.
 
-	flow      Flow      // parse; of an ICMP error, followError
-	vip       VIP       // findVIP
-	hashPort  uint16    // findVIP: the destination port as the hash takes it
+	flow      Flow      // parse; of an ICMP error, followError; as its VIP names it, findVIP
+	vip       VIP       // findVIP; of a fragment, parse
+	hash      inputs    // findVIP: of the slot; chooseInputs
+	entropy   inputs    // findVIP: of the outer headers; chooseInputs
+	led       ledBy     // findServer
 	slotIndex uint32    // findSlot
-	slot      lb.Slot   // findSlot
-	realID    lb.RealID // chooseReal
+	slot      lb.Slot   // findSlot; routeSource
+	realID    lb.RealID // findServer if led, chooseReal
 	flowStep  FlowStep  // chooseReal
 	real      lb.Real   // checkReal
 }
+
+// inputs is what of a packet chooses something.
+type inputs struct {
+	src              netip.Addr
+	srcPort, dstPort uint16
+}
+
+// byClient tells whether the VIP sends all packets of a client to one real.
+func (p *packet) byClient() bool { return p.vip.Options.Fragments == lb.FragmentsByClient }
 
 func (p *packet) isIPv6() bool { return p.dst.Is6() }
 

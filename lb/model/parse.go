@@ -56,7 +56,7 @@ func (t *Tables) parse(p *packet) lb.Reason {
 		t.note("parse", "EtherType 0x%04x behind %d bytes", etherType, len(p.ethernet)-2)
 		return lb.ReasonNotIP
 	}
-	if reason != undecided {
+	if reason != undecided || p.fragment {
 		return reason
 	}
 	if p.isICMP() {
@@ -110,7 +110,7 @@ func (t *Tables) parseIPv4(p *packet) lb.Reason {
 	p.src = netip.AddrFrom4([4]byte(p.ip[12:16]))
 	p.dst = netip.AddrFrom4([4]byte(p.ip[16:20]))
 	if binary.BigEndian.Uint16(p.ip[6:])&fragmentMask4 != 0 {
-		return t.fragment(p)
+		return t.parseFragment(p)
 	}
 	return undecided
 }
@@ -134,15 +134,6 @@ func (t *Tables) parseIPv6(p *packet) lb.Reason {
 	p.src = netip.AddrFrom16([16]byte(p.ip[8:24]))
 	p.dst = netip.AddrFrom16([16]byte(p.ip[24:40]))
 	return t.skipExtensions(p)
-}
-
-// fragment is the end of a fragment: only those to an address with a VIP are remora's to drop.
-func (t *Tables) fragment(p *packet) lb.Reason {
-	t.note("parse", "a fragment from %s to %s", p.src, p.dst)
-	if t.hasAddr(p.dst) {
-		return lb.ReasonFragment
-	}
-	return lb.ReasonNotVIP
 }
 
 // parsePorts reads the ports of TCP and UDP.

@@ -12,13 +12,17 @@ func (t *Tables) checkReal(p *packet) lb.Reason {
 		return lb.ReasonRealUnknown
 	}
 	p.real = found
+	if found.Tunnel.Encap == lb.Local {
+		t.note("real", "this machine")
+		return lb.ReasonLocal
+	}
 	room := found.NextHop.MTU - found.Tunnel.OuterLen()
 	t.note("real", "%s to %s, room for packets of %d bytes", found.Tunnel.Encap, found.Tunnel.Destination, room)
 	if !found.NextHop.Resolved() {
 		return lb.ReasonNextHopUnknown
 	}
 	if len(p.ip) > room {
-		return lb.ReasonTooBig
+		return t.tellTooBig(p, max(room, 0))
 	}
 	return undecided
 }

@@ -14,20 +14,28 @@ import (
 func (t *Tables) findSlot(p *packet) lb.Reason {
 	ring := p.vip.Ring
 	if len(ring) == 0 {
-		return lb.ReasonRingEmpty
+		t.note("ring", "no slots")
+		return undecided
 	}
-	hash := maglev.FlowHash(p.flow.Src, p.flow.SrcPort, p.hashPort)
+	hash := maglev.FlowHash(p.hash.src, p.hash.srcPort, p.hash.dstPort)
 	p.slotIndex = maglev.SlotIndex(hash, uint32(len(ring)))
 	p.slot = ring[p.slotIndex]
 	t.note("ring", "hash %#08x, slot %d, %s", hash, p.slotIndex, describe(p.slot))
 	return undecided
 }
 
-// chooseReal takes the real of the slot, or asks section 5 for the one of the flow.
+// chooseReal takes the real of the slot, or asks section 5 for the one of the flow. A packet that is
+// led has its real, which the flow table may have to learn.
 func (t *Tables) chooseReal(p *packet) lb.Reason {
-	p.realID = p.slot.Cur()
-	if !p.slot.Stable() || p.vip.Flows == lb.FlowAlways {
+	meetsFlows := !p.slot.Stable() || p.vip.Flows == lb.FlowAlways
+	switch {
+	case p.led != notLed && meetsFlows:
+		t.teachFlow(p)
+	case p.led != notLed:
+	case meetsFlows:
 		p.realID = t.followFlow(p)
+	default:
+		p.realID = p.slot.Cur()
 	}
 	if p.realID == 0 {
 		return lb.ReasonRingEmpty

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/remora-lb/remora/lb"
+	events "github.com/remora-lb/remora/lb/event"
 )
 
 // Defaults of Config.
@@ -30,8 +31,10 @@ type Config struct {
 	// at. Its MTU 0 stands for that of the interface; with any other, the kernel is not asked at
 	// all. Its MAC must be set and its Problem empty.
 	Fixed *lb.NextHop
-	// Log receives changes of state. Default: nothing is logged.
+	// Log receives what goes wrong. Default: nothing is logged.
 	Log *slog.Logger
+	// Events receives changes of next hops. Default: they are written to Log.
+	Events events.Sink
 	// OnChange receives the next hops of all wanted addresses whenever one of them differs from
 	// the last time. It is called from Run's goroutine and owns the map. Run does nothing else
 	// until it returns. Default: nobody is told.
@@ -110,6 +113,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Events == nil {
+		c.Events = events.ToLog(c.Log)
 	}
 	if c.OnChange == nil {
 		c.OnChange = func(map[netip.Addr]lb.NextHop) {}

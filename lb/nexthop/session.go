@@ -188,7 +188,7 @@ func (s *session) evaluate(now time.Time) (done bool) {
 	if maps.Equal(hops, s.published) {
 		return false
 	}
-	logChanges(s.log, s.published, hops)
+	s.emit(s.published, hops)
 	s.published = hops
 	return s.publish(maps.Clone(hops))
 }
@@ -215,29 +215,5 @@ func (s *session) logProbeFailure(now time.Time, gateway netip.Addr, err error) 
 	if text := err.Error(); text != s.probeFailure || now.Sub(s.probeFailureLogged) >= probeFailureEvery {
 		s.probeFailure, s.probeFailureLogged = text, now
 		s.log.Warn("cannot ask the kernel to resolve a neighbour", "gateway", gateway, "err", err)
-	}
-}
-
-// logLinesMax bounds the lines about one change: one lost gateway may change thousands of hops.
-const logLinesMax = 10
-
-func logChanges(log *slog.Logger, before, after map[netip.Addr]lb.NextHop) {
-	lines := 0
-	for _, dst := range slices.SortedFunc(maps.Keys(after), netip.Addr.Compare) {
-		hop := after[dst]
-		if old, ok := before[dst]; ok && old == hop {
-			continue
-		}
-		lines++
-		switch {
-		case lines > logLinesMax:
-		case hop.Resolved():
-			log.Info("next hop found", "address", dst, "mac", macText(hop.MAC), "mtu", hop.MTU)
-		default:
-			log.Info("no next hop", "address", dst, "problem", hop.Problem)
-		}
-	}
-	if lines > logLinesMax {
-		log.Info("more next hops changed", "count", lines-logLinesMax)
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 
 	"github.com/remora-lb/remora/lb"
+	events "github.com/remora-lb/remora/lb/event"
 )
 
 // Watcher resolves a set of addresses and tells when a next hop changes. Its methods may be called
@@ -120,7 +121,7 @@ func (w *Watcher) Resolve(ctx context.Context, addrs []netip.Addr) map[netip.Add
 		return hops
 	}
 	cfg := w.cfg
-	cfg.Log = slog.New(slog.DiscardHandler) // the caller has the result
+	cfg.Log, cfg.Events = slog.New(slog.DiscardHandler), events.ToLog(nil) // the caller has the result
 	s := newSession(cfg, w.kernel, &counters{})
 	s.publish = func(now map[netip.Addr]lb.NextHop) (done bool) {
 		hops = now

@@ -108,6 +108,14 @@ func (b *balancer) restart() {
 	b.look = look{elsewhere: make(map[uint32]bool)}
 }
 
+// restartSetBack is a restart that finds the wall clock set back: all that happened is of this moment.
+func (b *balancer) restartSetBack() {
+	for i := range b.past {
+		b.past[i].Since = at(b.world.now)
+	}
+	b.restart()
+}
+
 // packet returns the real that a packet is sent to, and remembers its flow if need be.
 func (b *balancer) packet(f *flow, kind packetKind) lb.RealID {
 	s := b.slots[f.slot]

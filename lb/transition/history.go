@@ -119,6 +119,16 @@ func (c change) and(next change) change {
 	return sum
 }
 
+// Kept is how many slots the changes are about, all together: what the History needs beside its choice is
+// in proportion to it, and to the slots that linger, which are no more than there are.
+func (h *History) Kept() int {
+	n := 0
+	for _, c := range h.log {
+		n += len(c.slots)
+	}
+	return n
+}
+
 // Forget drops the changes made at that time or before, that is, of choices not in force since. It
 // is to be called with the time one window ago. Slots that no change is left of linger from now on,
 // since flows may be remembered that are elsewhere. It tells whether it dropped any change.

@@ -240,6 +240,7 @@ func (p *pair) actions() map[string]func(*rapid.T) {
 		},
 		"restore": func(t *rapid.T) {
 			slots := p.h.Slots(anyReal)
+			p.setClock(rapid.IntRange(-20, 20).Draw(t, "seconds that the clock was set by"))
 			var choices []Choice
 			for _, c := range p.w.window() {
 				choices = append(choices, c.Choice)
@@ -258,6 +259,20 @@ func (p *pair) actions() map[string]func(*rapid.T) {
 			p.step, p.mark = p.w.step, p.h.Mark()
 		},
 		"": p.check,
+	}
+}
+
+// setClock dates the choices of the window as a restart does that finds the wall clock set: none of the
+// future's, and none longer ago than the window. Most often it is not set.
+func (p *pair) setClock(by int) {
+	if by%2 == 0 {
+		return
+	}
+	for i := range p.w.choices[1:] {
+		if c := &p.w.choices[i+1]; !p.w.forgotten(i + 1) {
+			age := int(at(p.now).Sub(c.Since)/time.Second) + by
+			c.Since = at(p.now - min(max(age, 0), p.window-1))
+		}
 	}
 }
 
@@ -302,6 +317,9 @@ func TestMemoryIsBounded(t *testing.T) {
 		if len(h.log) > i/10+1 {
 			t.Fatalf("after %d seconds of changes it keeps %d for grains of 10 s", i, len(h.log))
 		}
+	}
+	if kept := h.Kept(); kept == 0 || kept > 2*len(h.log) {
+		t.Errorf("%d changes are about %d slots", len(h.log), kept)
 	}
 	h.Forget(at(200))
 	h.Prove(h.Mark(), noSlot)

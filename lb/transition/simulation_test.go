@@ -296,6 +296,7 @@ func TestNoFlowIsBroken(t *testing.T) {
 		{name: "two balancers share records", kinds: flaps, window: 100, drain: 1000, balancers: 2, shared: true},
 		{name: "crashes", kinds: flaps, window: 100, drain: 1000, balancers: 1, restart: (*balancer).crash},
 		{name: "restarts", kinds: flaps, window: 100, drain: 1000, balancers: 1, restart: (*balancer).restart},
+		{name: "restarts, and the clock is set back", kinds: flaps, window: 100, drain: 1000, balancers: 1, restart: (*balancer).restartSetBack},
 	} {
 		eachSize(t, s.name, func(t *testing.T, size uint32) {
 			sum := simulateAll(t, s, size)

@@ -48,12 +48,14 @@ type coverage struct {
 	// Of those that meet the flow table.
 	flows  map[flowCase]int
 	events [lb.FlowEventLen]int
+	// Of worlds.
+	options map[optionCase]int
 }
 
 func newCoverage() *coverage {
 	return &coverage{
 		forwarded: map[combination]int{}, errorWays: map[combination]int{}, errors: map[steered]int{},
-		flows: map[flowCase]int{},
+		flows: map[flowCase]int{}, options: map[optionCase]int{},
 	}
 }
 
@@ -61,6 +63,9 @@ func (c *coverage) add(tables *model.Tables, frame []byte, res *model.Result) {
 	c.reasons[res.Reason]++
 	for _, e := range res.Flow.Events {
 		c.events[e]++
+	}
+	if res.Decapsulated != 0 || isByClient(tables, res) {
+		return // what is read below is of whole frames that were not changed before
 	}
 	if res.Flow.Flow != (model.Flow{}) {
 		c.flows[flowCaseOf(tables, frame, res.Flow)]++
@@ -84,14 +89,33 @@ func (c *coverage) add(tables *model.Tables, frame []byte, res *model.Result) {
 	}
 }
 
+// isByClient tells whether the packet is one of a VIP whose fragments go by client.
+func isByClient(tables *model.Tables, res *model.Result) bool {
+	if real, ok := tables.Reals[res.Real]; ok {
+		return tables.VIPs[real.VIP].Options.Fragments == lb.FragmentsByClient
+	}
+	for name, vip := range tables.VIPs {
+		if name.Addr == res.Flow.Flow.Dst && name.Protocol == res.Flow.Flow.Protocol && vip.Options.Fragments == lb.FragmentsByClient {
+			return true
+		}
+	}
+	return false
+}
+
 // String is the least of everything that was met.
 func (c *coverage) String() string {
 	least := func(counts iter.Seq[int]) int { return slices.Min(slices.Collect(counts)) }
 	return fmt.Sprintf("reasons %v; flow events %v; of each way at least %d frames and %d ICMP errors, of each kind of error at least %d; "+
-		"of each case at the flow table at least %d", c.reasons, c.events, least(maps.Values(c.forwarded)), least(maps.Values(c.errorWays)),
+		"of each case at the flow table at least %d, of each of an option at least %d", c.reasons, c.events, least(maps.Values(c.forwarded)), least(maps.Values(c.errorWays)),
 		least(maps.Values(c.errors)), least(func(yield func(int) bool) {
 			for _, of := range allFlowCases() {
 				if !yield(c.flows[of]) {
+					return
+				}
+			}
+		}), least(func(yield func(int) bool) {
+			for _, of := range allOptionCases() {
+				if !yield(c.options[of]) {
 					return
 				}
 			}
@@ -110,11 +134,12 @@ func tags(frame []byte) int {
 	}
 }
 
-// lacks names what was met less often than it should be. The model never gives no_room.
+// lacks names what was met less often than it should be. The model never gives no_room, and echo_limited
+// only where answers are limited.
 func (c *coverage) lacks(leastReason, leastCombination, leastErrors, leastFlowCase int) []string {
 	var lacks []string
 	for i, n := range c.reasons {
-		if r := lb.Reason(i); n < leastReason && r != lb.ReasonNoRoom {
+		if r := lb.Reason(i); n < leastReason && r != lb.ReasonNoRoom && r != lb.ReasonEchoLimited {
 			lacks = append(lacks, fmt.Sprintf("%s: %d frames", r, n))
 		}
 	}
@@ -133,6 +158,11 @@ func (c *coverage) lacks(leastReason, leastCombination, leastErrors, leastFlowCa
 			lacks = append(lacks, fmt.Sprintf("at the flow table %s: %d frames", of, n))
 		}
 	}
+	for _, of := range allOptionCases() {
+		if n := c.options[of]; n < leastFlowCase {
+			lacks = append(lacks, fmt.Sprintf("%s: %d frames", of, n))
+		}
+	}
 	for _, of := range allSteered() {
 		if n := c.errors[of]; n < leastErrors {
 			lacks = append(lacks, fmt.Sprintf("ICMP errors forwarded that are %+v: %d frames", of, n))
@@ -143,7 +173,7 @@ func (c *coverage) lacks(leastReason, leastCombination, leastErrors, leastFlowCa
 
 func TestCoverageIsJudged(t *testing.T) {
 	c := newCoverage()
-	if got, want := len(c.lacks(1, 1, 1, 1)), int(lb.ReasonLen)-1+2*(2*2*3*2*3)+(32+16)+len(allFlowCases()); got != want {
+	if got, want := len(c.lacks(1, 1, 1, 1)), int(lb.ReasonLen)-2+2*(2*2*3*2*3)+(32+16)+len(allFlowCases())+len(allOptionCases()); got != want {
 		t.Errorf("no frames lack %d kinds of coverage, want %d", got, want)
 	}
 	for i := range c.reasons {
@@ -158,6 +188,9 @@ func TestCoverageIsJudged(t *testing.T) {
 	for _, of := range allFlowCases() {
 		c.flows[of] = 1
 	}
+	for _, of := range allOptionCases() {
+		c.options[of] = 1
+	}
 	if lacks := c.lacks(7, 3, 2, 1); len(lacks) != 0 {
 		t.Errorf("enough frames lack %q", lacks)
 	}
@@ -166,7 +199,8 @@ func TestCoverageIsJudged(t *testing.T) {
 	c.errorWays[combination{inner6: true, tags: 1}]--
 	c.errors[steered{udp: true}]--
 	delete(c.flows, flowCase{lb.FlowQUIC, lb.SlotMoving, packetInitial, model.ChangeRemember})
-	if lacks := c.lacks(7, 3, 2, 1); len(lacks) != 5 {
-		t.Errorf("five kinds of frames too few lack %q", lacks)
+	delete(c.options, optionCase{"repaired", ended})
+	if lacks := c.lacks(7, 3, 2, 1); len(lacks) != 6 {
+		t.Errorf("six kinds of frames too few lack %q", lacks)
 	}
 }

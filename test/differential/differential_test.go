@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	defaultFrames      = 1_000_000 // of all seeds together
+	defaultFrames      = 1_000_000 // of all seeds together, half of them in worlds
 	framesPerSequence  = 5_000
 	changesPerSequence = 80
 
@@ -67,7 +67,16 @@ func TestProgramEqualsModel(t *testing.T) {
 	met := newCoverage()
 	all := seeds(t)
 	for _, seed := range all {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { compareSeed(t, seed, framesWanted(t)/len(all), met) })
+		each := framesWanted(t) / len(all) / 2
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			tables := tablesOf(seed)
+			compareTables(t, &oracle{amend: met.add}, newMaker(tables, seed), each)
+		})
+		t.Run(fmt.Sprintf("world %d", seed), func(t *testing.T) {
+			world := worldOf(seed)
+			options := &optionCoverage{coverage: met}
+			compareTables(t, &oracle{amend: options.add, note: options.note}, newWorldMaker(world, seed), each)
+		})
 	}
 	if t.Failed() {
 		return // fewer frames than planned
@@ -78,15 +87,14 @@ func TestProgramEqualsModel(t *testing.T) {
 	}
 }
 
-// compareSeed compares so many frames, and tables, of one seed, and adds what they met.
-func compareSeed(t *testing.T, seed uint64, frames int, met *coverage) {
-	tables := tablesOf(seed)
-	o := &oracle{amend: met.add}
+// compareTables compares so many frames, and changes of the tables, that a maker makes.
+func compareTables(t *testing.T, o *oracle, maker *sequenceMaker, frames int) {
+	t.Helper()
+	tables := copyOf(maker.tables)
 	c, err := newComparison(o, load(t, tables), tables)
 	if err != nil {
 		t.Fatal(err)
 	}
-	maker := newMaker(tables, seed)
 	start := time.Now()
 	for n := 0; n < frames; n += framesPerSequence {
 		found, err := c.sequence(maker.next(framesPerSequence, changesPerSequence))

@@ -80,12 +80,12 @@ func changesOf(state lb.SlotState, packet flowPacket) []model.Change {
 
 // flowCaseOf reads a frame that met the flow table by its own arithmetic and not by the model's.
 func flowCaseOf(tables *model.Tables, frame []byte, s model.FlowStep) flowCase {
-	name := lb.VIP{Addr: s.Flow.Dst, Port: s.Flow.DstPort, Protocol: s.Flow.Protocol}
-	vip, ok := tables.VIPs[name]
-	if !ok {
+	prefix := netip.PrefixFrom(s.Flow.Dst, s.Flow.Dst.BitLen()-int(s.Flow.HostBits)).Masked()
+	name := lb.VIP{Addr: prefix.Addr(), Port: s.Flow.DstPort, Protocol: s.Flow.Protocol, HostBits: s.Flow.HostBits}
+	if s.Flow.ByPort0 {
 		name.Port = 0
-		vip = tables.VIPs[name]
 	}
+	vip := tables.VIPs[name]
 	if vip.Flows == lb.FlowNever {
 		vip.Flows = lb.FlowTransitions
 	}

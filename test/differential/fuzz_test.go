@@ -29,6 +29,27 @@ func FuzzProgram(f *testing.F) {
 	})
 }
 
+// FuzzWorld compares the outcome of any frame, twice in a row, with all options. The first byte chooses
+// one of two worlds. The seeds are short frames of the generator.
+func FuzzWorld(f *testing.F) {
+	var fuzzed []fuzzed
+	for seed := range uint64(2) {
+		world := worldOf(seed + 1)
+		fuzzed = append(fuzzed, newFuzzed(f, world))
+		for _, frame := range next(newWorldGenerator(world, seed), 40) {
+			if len(frame) < 300 {
+				f.Add(byte(seed), frame)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, world byte, frame []byte) {
+		if len(frame) < frames.HeaderLen || len(frame) > frames.MaxLen {
+			t.Skip("the kernel's test run does not take the length")
+		}
+		fuzzed[world%2].compare(t, frameSteps(frame, frame))
+	})
+}
+
 // FuzzSequence compares sequences on VIPs with one slot: each pair of bytes is a packet of one of few
 // flows, or a change of a slot, a real or a flow mode.
 func FuzzSequence(f *testing.F) {

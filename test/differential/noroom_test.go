@@ -21,7 +21,8 @@ const maxMetadata = 256
 
 // TestNoRoom is about the one reason that the model cannot give, because it depends on the driver.
 // A test run has room enough for all outer headers, but metadata in front of the frame takes it up.
-// Around each length of outer headers, the program must give up exactly where they do not fit.
+// Around each length of outer headers, the program must give up exactly where they do not fit; so it must
+// where the headers of an answer to a packet that is too big do not.
 func TestNoRoom(t *testing.T) {
 	const framesEach = 2_000
 	tables := frames.Tables(1)
@@ -44,7 +45,7 @@ func TestNoRoom(t *testing.T) {
 func compareNoRoom(t *testing.T, tables *model.Tables, p *program, room int, group [][]byte) {
 	met := map[lb.Reason]int{}
 	o := &oracle{amend: func(tables *model.Tables, frame []byte, res *model.Result) {
-		if res.Reason == lb.ReasonForwarded && tables.Reals[res.Real].Tunnel.OuterLen() > room {
+		if added(tables, res) > room {
 			res.Verdict, res.Reason = lb.ReasonNoRoom.Verdict(), lb.ReasonNoRoom
 			res.Frame, res.Bytes = frame, 0
 		}
@@ -67,6 +68,20 @@ func compareNoRoom(t *testing.T, tables *model.Tables, p *program, room int, gro
 	if enough := room >= 20; enough != (met[lb.ReasonForwarded] > 0) {
 		t.Errorf("%d of %d frames are forwarded", met[lb.ReasonForwarded], len(group))
 	}
+}
+
+// added is how many bytes the frame needs in front of its IP packet.
+func added(tables *model.Tables, res *model.Result) int {
+	real := tables.Reals[res.Real]
+	switch {
+	case res.Reason == lb.ReasonForwarded:
+		return real.Tunnel.OuterLen()
+	case res.Reason == lb.ReasonTooBigTold && real.VIP.Addr.Is6():
+		return 40 + 8 // headers of IPv6 and ICMPv6
+	case res.Reason == lb.ReasonTooBigTold:
+		return 20 + 8
+	}
+	return 0
 }
 
 // findRoom is the greatest length of metadata with which the shortest outer headers still fit, and

@@ -16,19 +16,26 @@ import (
 	"github.com/remora-lb/remora/lb/model"
 )
 
-// counter names one of the program's counters: that of a real for packets that are forwarded, that
-// of another reason, or that of an event at the flow table.
+// counter names one of the program's counters: that of a real for packets that are forwarded or local,
+// that of another reason, that of an event at the flow table, or that of packets of a family that were
+// decapsulated.
 type counter struct {
-	reason lb.Reason // lb.ReasonLen of an event
+	reason lb.Reason // lb.ReasonLen of an event, one more of packets that were decapsulated
 	real   lb.RealID // 0 unless forwarded
 	event  lb.FlowEvent
+	family int // 0 unless decapsulated
 }
 
 // eventCounter is the counter of an event at the flow table.
 func eventCounter(e lb.FlowEvent) counter { return counter{reason: lb.ReasonLen, event: e} }
 
+// decapCounter is the counter of packets of a family that were decapsulated.
+func decapCounter(family int) counter { return counter{reason: lb.ReasonLen + 1, family: family} }
+
 func (c counter) String() string {
 	switch c.reason {
+	case lb.ReasonLen + 1:
+		return fmt.Sprintf("decapsulated, IPv%d", c.family)
 	case lb.ReasonForwarded:
 		return fmt.Sprintf("%s, real %d", c.reason, c.real)
 	case lb.ReasonLen:
@@ -74,7 +81,14 @@ func allCounters(a, b counts) counts {
 
 // countsOf is how much the model wants all counters to grow.
 func countsOf(res model.Result) counts {
-	all := counts{counterOf(res): {Packets: 1, Bytes: uint64(res.Bytes)}}
+	n := dataplane.Counter{Packets: 1, Bytes: uint64(res.Bytes)}
+	all := counts{counterOf(res): n}
+	if res.Reason == lb.ReasonLocal { // counted for the real, too
+		all = counts{counterOf(res): {Packets: 1}, {reason: lb.ReasonForwarded, real: res.Real}: n}
+	}
+	if res.Decapsulated != 0 {
+		all.add(decapCounter(res.Decapsulated), dataplane.Counter{Packets: 1})
+	}
 	for _, e := range res.Flow.Events {
 		all.add(eventCounter(e), dataplane.Counter{Packets: 1})
 	}
@@ -184,7 +198,8 @@ func around(frame []byte, at int) []byte {
 
 func counterDifference(model, program counts) string {
 	names := slices.SortedFunc(maps.Keys(allCounters(model, program)), func(a, b counter) int {
-		return cmp.Or(cmp.Compare(a.reason, b.reason), cmp.Compare(a.real, b.real), cmp.Compare(a.event, b.event))
+		return cmp.Or(cmp.Compare(a.reason, b.reason), cmp.Compare(a.real, b.real), cmp.Compare(a.event, b.event),
+			cmp.Compare(a.family, b.family))
 	})
 	var text []string
 	for _, name := range names {

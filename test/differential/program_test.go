@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -49,17 +50,17 @@ type xdpContext struct {
 // flowPlaces is how many flows the program has room for: far more than a sequence has.
 const flowPlaces = 1 << 14
 
-// load fills the program's maps with the tables.
+// load fills the program's maps with the tables. It answers without a limit.
 func load(tb testing.TB, tables *model.Tables) *program {
 	tb.Helper()
-	return loadWith(tb, dataplane.Config{Flows: flowPlaces}, tables)
+	return loadWith(tb, dataplane.Config{Flows: flowPlaces, AnswerLimit: dataplane.AnswersUnlimited}, tables)
 }
 
-// loadWith does so with a flow table of this size.
+// loadWith does so with a flow table of this size, and this limit of answers.
 func loadWith(tb testing.TB, cfg dataplane.Config, tables *model.Tables) *program {
 	tb.Helper()
 	require.Root(tb)
-	cfg.UDPIdle = tables.UDPIdle
+	cfg.UDPIdle, cfg.Decap, cfg.QUICLB = tables.UDPIdle, tables.Decap, tables.QUICLB
 	dp, err := dataplane.Open(cfg)
 	if err != nil {
 		tb.Fatal(err)
@@ -89,7 +90,13 @@ func ringIDs(tables *model.Tables) map[lb.VIP]lb.RingID {
 
 // rewind implements subject.
 func (p *program) rewind(tables *model.Tables) error {
-	if err := p.change(frames.Change{VIPs: tables.VIPs, Reals: tables.Reals}); err != nil {
+	if err := p.dataplane.SetReals(slices.Collect(maps.Values(tables.Reals))); err != nil {
+		return err
+	}
+	if err := p.setVIPs(tables.VIPs); err != nil {
+		return err
+	}
+	if err := p.setSourceRoutes(tables.SourceRoutes); err != nil {
 		return err
 	}
 	if err := p.dataplane.SweepFlows(func(lb.Flow) bool { return false }); err != nil {
@@ -112,8 +119,18 @@ func (p *program) change(c frames.Change) error {
 	if err := p.dataplane.SetReals(slices.Collect(maps.Values(c.Reals))); err != nil {
 		return err
 	}
-	if err := p.setVIPs(c.VIPs); err != nil {
+	vips := maps.Clone(p.vips)
+	maps.Copy(vips, c.VIPs)
+	for _, name := range c.Gone {
+		delete(vips, name)
+	}
+	if err := p.setVIPs(vips); err != nil {
 		return err
+	}
+	if c.SourceRoutes != nil {
+		if err := p.setSourceRoutes(c.SourceRoutes); err != nil {
+			return err
+		}
 	}
 	if c.Pause == 0 {
 		return nil
@@ -127,21 +144,20 @@ func (p *program) change(c frames.Change) error {
 	return errors.Join(err, p.addFlows(flows))
 }
 
-// setVIPs sets rings that are others than before, and the VIPs if their entries are.
+// setVIPs makes the VIPs be these. It sets rings that are others than before, what servers and routes
+// lead to if that is, and the VIPs if their entries are.
 func (p *program) setVIPs(vips map[lb.VIP]model.VIP) error {
-	all := maps.Clone(p.vips)
-	if all == nil {
-		all = make(map[lb.VIP]model.VIP)
-	}
-	maps.Copy(all, vips)
-	entries := make([]lb.VIPEntry, 0, len(all))
-	same := true
-	for name, vip := range all {
-		id, before := p.rings[name], p.vips[name]
+	entries := make([]lb.VIPEntry, 0, len(vips))
+	same, sameTargets := len(vips) == len(p.vips), len(vips) == len(p.vips)
+	for name, vip := range vips {
+		id := p.rings[name]
+		before, there := p.vips[name]
 		entries = append(entries, lb.VIPEntry{
 			VIP: name, Service: "differential", RingID: id, Flows: vip.Flows, Ring: lb.Ring{Size: uint32(len(vip.Ring))},
+			Options: vip.Options,
 		})
-		same = same && len(before.Ring) == len(vip.Ring) && before.Flows == vip.Flows
+		same = same && there && len(before.Ring) == len(vip.Ring) && before.Flows == vip.Flows && before.Options == vip.Options
+		sameTargets = sameTargets && there && maps.Equal(before.Servers, vip.Servers) && maps.Equal(before.Routes, vip.Routes)
 		if len(before.Ring) == len(vip.Ring) && &before.Ring[0] == &vip.Ring[0] {
 			continue
 		}
@@ -149,10 +165,39 @@ func (p *program) setVIPs(vips map[lb.VIP]model.VIP) error {
 			return err
 		}
 	}
-	if p.vips = all; same {
+	p.vips = maps.Clone(vips)
+	if !sameTargets {
+		if err := p.setTargets(); err != nil {
+			return err
+		}
+	}
+	if same {
 		return nil
 	}
 	return p.dataplane.SetVIPs(entries)
+}
+
+// setTargets makes numbers of servers, and backends of source routes, lead where the VIPs say.
+func (p *program) setTargets() error {
+	var servers []lb.ServerTarget
+	var routes []lb.RouteTarget
+	for name, vip := range p.vips {
+		for number, real := range vip.Servers {
+			servers = append(servers, lb.ServerTarget{Ring: p.rings[name], ServerID: number, Real: real})
+		}
+		for backend, real := range vip.Routes {
+			routes = append(routes, lb.RouteTarget{Ring: p.rings[name], Backend: backend, Real: real})
+		}
+	}
+	return p.dataplane.SetTargets(servers, routes)
+}
+
+func (p *program) setSourceRoutes(prefixes map[netip.Prefix]netip.Addr) error {
+	var routes []lb.SourceRoute
+	for prefix, backend := range prefixes {
+		routes = append(routes, lb.SourceRoute{Prefix: prefix, Backend: backend})
+	}
+	return p.dataplane.SetSourceRoutes(routes)
 }
 
 // capacity is room for everything, so that the program is not replaced while it is filled.
@@ -160,6 +205,12 @@ func capacity(tables *model.Tables) engine.Capacity {
 	var c engine.Capacity
 	for name, vip := range tables.VIPs {
 		c.RingSlots += len(vip.Ring)
+		// Numbers of servers, of which a change may have one more or less, and routes.
+		c.Targets += 2*len(vip.Servers) + 2*len(vip.Routes)
+		c.Options = c.Options || vip.Options != (lb.Options{})
+		if name.IsPrefix() {
+			c.Prefixes++
+		}
 		if name.Addr.Is6() {
 			c.VIPs6++
 		} else {
@@ -169,6 +220,7 @@ func capacity(tables *model.Tables) engine.Capacity {
 	for id := range tables.Reals {
 		c.Reals = max(c.Reals, int(id))
 	}
+	c.SourceRoutes = 4 * len(tables.SourceRoutes)
 	return c
 }
 
@@ -213,7 +265,7 @@ func (p *program) run(frame []byte) (lb.Verdict, []byte, error) {
 	return lb.Verdict(verdict), options.DataOut[p.metadata:], nil
 }
 
-// count implements subject.
+// count implements subject. Packets that the host keeps are counted by reason here.
 func (p *program) count(name counter) (dataplane.Counter, error) {
 	var sum dataplane.Counter
 	if name.reason != lb.ReasonForwarded {
@@ -248,12 +300,14 @@ func (p *program) counts() (counts, error) {
 	for event, n := range s.FlowEvents {
 		add(eventCounter(lb.FlowEvent(event)), dataplane.Counter{Packets: n})
 	}
-	elsewhere := dataplane.Counter{Packets: s.Reasons[lb.ReasonForwarded], Bytes: s.Removed.Bytes}
+	elsewhere := dataplane.Counter{Packets: s.Reasons[lb.ReasonForwarded] + s.Reasons[lb.ReasonLocal], Bytes: s.Removed.Bytes}
 	for _, real := range s.Reals {
 		add(counter{reason: lb.ReasonForwarded, real: real.ID}, real.Counter)
 		elsewhere.Packets -= real.Packets
 	}
 	add(counter{reason: lb.ReasonForwarded}, elsewhere)
+	add(decapCounter(4), dataplane.Counter{Packets: s.Decapsulated4})
+	add(decapCounter(6), dataplane.Counter{Packets: s.Decapsulated6})
 	for reason, n := range s.Reasons {
 		if lb.Reason(reason) != lb.ReasonForwarded {
 			add(counter{reason: lb.Reason(reason)}, dataplane.Counter{Packets: n})

@@ -34,7 +34,14 @@ func (s step) String() string {
 	}
 	var text []string
 	for name, vip := range s.change.VIPs {
-		text = append(text, fmt.Sprintf("%s gets flow mode %s, and maybe other slots", name, vip.Flows))
+		text = append(text, fmt.Sprintf("%s gets flow mode %s, options %+v, servers %v, routes %v, and maybe other slots",
+			name, vip.Flows, vip.Options, vip.Servers, vip.Routes))
+	}
+	for _, name := range s.change.Gone {
+		text = append(text, fmt.Sprintf("%s is gone", name))
+	}
+	if s.change.SourceRoutes != nil {
+		text = append(text, fmt.Sprintf("source routes %v", s.change.SourceRoutes))
 	}
 	for id, r := range s.change.Reals {
 		text = append(text, fmt.Sprintf("real %d is %s, generation %d", id, r.Use, r.Generation))
@@ -105,6 +112,13 @@ func tablesOf(seed uint64) *model.Tables {
 	return t
 }
 
+// worldOf is the world of a seed with the pauses above.
+func worldOf(seed uint64) *model.Tables {
+	t := frames.World(seed)
+	t.UDPIdle = udpIdle
+	return t
+}
+
 // oracle is the model with its state.
 type oracle struct {
 	tables *model.Tables
@@ -113,6 +127,10 @@ type oracle struct {
 	limit limit
 	// amend, if not nil, changes results, or counts them.
 	amend func(tables *model.Tables, frame []byte, res *model.Result)
+	// answers, if not nil, is how many answers there are.
+	answers *answers
+	// note, if not nil, is told what the model's steps found.
+	note func(step, text string)
 }
 
 // limit is what keeps the model from remembering flows.
@@ -126,13 +144,23 @@ type limit interface {
 // rewind begins a sequence with these tables.
 func (o *oracle) rewind(start *model.Tables) {
 	o.tables, o.flows = copyOf(start), &model.Flows{}
+	o.tables.Trace = o.note
 	if o.limit != nil {
 		o.limit.start(o.flows)
+	}
+	if o.answers != nil {
+		o.answers.given = 0
 	}
 }
 
 func (o *oracle) process(frame []byte) model.Result {
+	if o.answers != nil {
+		o.tables.AnswersSpent = o.answers.spent()
+	}
 	res := o.tables.Process(frame, o.flows)
+	if o.answers != nil {
+		o.answers.count(res.Reason)
+	}
 	if _, has := o.flows.Get(res.Flow.Flow); o.limit != nil && res.Flow.Change == model.ChangeRemember && !has {
 		o.limit.makeRoom(o.flows, &res.Flow)
 	}

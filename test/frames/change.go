@@ -6,6 +6,7 @@ package frames
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -19,6 +20,10 @@ type Change struct {
 	// VIPs and Reals take the place of what the tables have.
 	VIPs  map[lb.VIP]model.VIP
 	Reals map[lb.RealID]lb.Real
+	// Gone are VIPs that are removed. They may come back by a later change's VIPs.
+	Gone []lb.VIP
+	// SourceRoutes, if not nil, takes the place of all that the tables have.
+	SourceRoutes map[netip.Prefix]netip.Addr
 	// Pause is how long no packet comes.
 	Pause time.Duration
 }
@@ -28,6 +33,12 @@ type Change struct {
 func (c Change) Apply(t *model.Tables, flows *model.Flows) {
 	maps.Copy(t.VIPs, c.VIPs)
 	maps.Copy(t.Reals, c.Reals)
+	for _, name := range c.Gone {
+		delete(t.VIPs, name)
+	}
+	if c.SourceRoutes != nil {
+		t.SourceRoutes = c.SourceRoutes
+	}
 	flows.Pause(c.Pause)
 }
 
@@ -38,8 +49,15 @@ const changedSlots = 251
 // Change makes a change to the tables, mostly to what most frames meet.
 func (g *Generator) Change(t *model.Tables) Change {
 	g.usual = g.rng.IntN(5) > 0
-	name := g.target()
-	vip, reals := t.VIPs[name], realsOf(t, name)
+	name := g.vip()
+	vip, there := t.VIPs[name]
+	reals := realsOf(t, name)
+	if !there {
+		return g.comeBack(t, name)
+	}
+	if g.world != nil && g.rng.IntN(3) == 0 {
+		return g.changeOptions(t, name)
+	}
 	var others map[lb.RealID]lb.Real
 	switch {
 	case len(reals) > 0 && g.rng.IntN(10) == 0:

@@ -5,6 +5,7 @@ package frames
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/remora-lb/remora/lb"
 )
@@ -16,12 +17,59 @@ const (
 	fewPorts    = 2
 )
 
-// target is any of the targets.
-func (g *Generator) target() lb.VIP {
+// vip is any of the targets.
+func (g *Generator) vip() lb.VIP {
 	if g.usual {
 		return pick(g, g.busy)
 	}
 	return pick(g, g.targets)
+}
+
+// target is any of the targets; in the place of a prefix, one of its addresses.
+func (g *Generator) target() lb.VIP { return g.somewhere(g.vip()) }
+
+// somewhere is the VIP, with one of its addresses in the place of a prefix.
+func (g *Generator) somewhere(vip lb.VIP) lb.VIP {
+	if !vip.IsPrefix() {
+		return vip
+	}
+	host := g.bytes(16)
+	if g.usual {
+		host = []byte{15: byte(g.rng.IntN(2))}
+	}
+	vip.Addr = within(vip.Prefix(), host)
+	return vip
+}
+
+// within is the address in the prefix with these host bits, the last of 16 bytes.
+func within(p netip.Prefix, host []byte) netip.Addr {
+	b := p.Addr().AsSlice()
+	host = host[16-len(b):]
+	for i := range b {
+		free := byte(0xff >> min(max(p.Bits()-8*i, 0), 8))
+		b[i] = b[i]&^free | host[i]&free
+	}
+	addr, _ := netip.AddrFromSlice(b) // as long as the prefix's
+	return addr
+}
+
+// routedClient is a client that a source route is for, or beside one; if there are any, one client in
+// two is.
+func (g *Generator) routedClient(v6 bool) (netip.Addr, bool) {
+	if g.world == nil || g.rng.IntN(2) == 0 {
+		return netip.Addr{}, false
+	}
+	var prefixes []netip.Prefix
+	for p := range g.world.SourceRoutes {
+		if p.Addr().Is6() == v6 {
+			prefixes = append(prefixes, p)
+		}
+	}
+	if len(prefixes) == 0 {
+		return netip.Addr{}, false
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	return within(pick(g, prefixes), g.bytes(16)), true
 }
 
 // source is any client's address.

@@ -3,7 +3,8 @@
 
 // Package frames builds Ethernet frames for tests: by hand from layers (Frame, IPv4, IPv6, TCP,
 // ...), and at random from a seed (Generator), together with tables that the random frames hit
-// (Tables) and changes of these (Change). Lengths and checksums are filled in; what is to be wrong is made wrong afterwards.
+// (Tables, and World with all options) and changes of these (Change). Lengths and checksums are filled in;
+// what is to be wrong is made wrong afterwards.
 package frames
 
 import (

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/model"
 )
 
 // MaxLen is the length of the longest frame that a Generator makes. The kernel's test run of a
@@ -26,7 +27,8 @@ type Generator struct {
 	weights int // the sum of all kinds'
 
 	// The few that the usual frames are of, which are most.
-	usual              bool // of the frame that is being made
+	usual              bool          // of the frame that is being made
+	world              *model.Tables // nil without options
 	busy               []lb.VIP
 	clients4, clients6 []netip.Addr
 	ports              []uint16
@@ -45,6 +47,17 @@ type Generated struct {
 // on.
 func NewGenerator(rng *rand.Rand, targets ...lb.VIP) *Generator {
 	g := &Generator{rng: rng, targets: targets, kinds: kinds()}
+	for _, k := range g.kinds {
+		g.weights += k.weight
+	}
+	g.meetOthers()
+	return g
+}
+
+// NewWorldGenerator makes frames for the tables of World, which it only reads. Beside those of
+// NewGenerator there are packets that name servers, packets in packets and more fragments.
+func NewWorldGenerator(rng *rand.Rand, world *model.Tables) *Generator {
+	g := &Generator{rng: rng, targets: Targets(world), world: world, kinds: append(kinds(), worldKinds()...)}
 	for _, k := range g.kinds {
 		g.weights += k.weight
 	}
@@ -93,6 +106,14 @@ func kinds() []kind {
 		{"mutated", 12, (*Generator).mutated},
 		{"wrong length", 8, (*Generator).wrongLength},
 		{"noise", 3, (*Generator).noise},
+	}
+}
+
+func worldKinds() []kind {
+	return []kind{
+		{"naming a server", 70, (*Generator).named},
+		{"tunnelled", 50, (*Generator).tunnelled},
+		{"fragment of a client", 25, (*Generator).partOfClient},
 	}
 }
 
@@ -253,13 +274,16 @@ var tcpFlags = []uint8{
 func (g *Generator) targetOf(v6 bool) lb.VIP {
 	for {
 		if vip := pick(g, g.targets); vip.Addr.Is6() == v6 {
-			return vip
+			return g.somewhere(vip)
 		}
 	}
 }
 
 // anyAddr is any client address, and now and then one that no client has.
 func (g *Generator) anyAddr(v6 bool) netip.Addr {
+	if routed, ok := g.routedClient(v6); ok {
+		return routed
+	}
 	odd := g.rng.IntN(20) == 0
 	b := g.bytes(16)
 	switch {

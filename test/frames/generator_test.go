@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -82,15 +83,106 @@ func TestEveryReasonOccurs(t *testing.T) {
 		for reason, n := range reasons {
 			r := lb.Reason(reason)
 			t.Logf("seed %d: %6d %s", seed, n, r)
-			if r == lb.ReasonNoRoom && n != 0 {
-				t.Errorf("the model gave %s", r)
-			} else if r != lb.ReasonNoRoom && n < least {
-				t.Errorf("seed %d: only %d of %d frames end as %s", seed, n, frames, r)
+			if rare := slices.Contains(onlyInWorlds, r) || r == lb.ReasonNoRoom; rare != (n < least) || rare && n != 0 {
+				t.Errorf("seed %d: %d of %d frames end as %s", seed, n, frames, r)
 			}
 		}
 		// All VIPs forward but those that never can: per family an empty ring, unknown reals twice and an MTU of 0.
 		if want := len(tables.VIPs) - 8; len(forwarded) < want {
 			t.Errorf("seed %d: only %d VIPs forward, want %d", seed, len(forwarded), want)
+		}
+	}
+}
+
+// onlyInWorlds are the reasons that only frames of a World meet; echo_limited only where answers are
+// limited.
+var onlyInWorlds = []lb.Reason{
+	lb.ReasonLocal, lb.ReasonDecapsulated, lb.ReasonDecapSent, lb.ReasonTTLExpired, lb.ReasonFragmentPassed, lb.ReasonEchoLimited,
+}
+
+func worldGenerator(tb testing.TB, world *model.Tables, seed uint64) *Generator {
+	tb.Helper()
+	tb.Logf("frames of seed %d", seed)
+	return NewWorldGenerator(rand.New(rand.NewPCG(seed, 0)), world)
+}
+
+// TestEveryReasonOccursInWorlds is about one world in four, since that is how many actions others have.
+func TestEveryReasonOccursInWorlds(t *testing.T) {
+	const frames, least = 20_000, 20
+	for seed := range uint64(4) {
+		world := World(seed)
+		g := worldGenerator(t, world, seed)
+		var reasons [lb.ReasonLen]int
+		for range frames {
+			reasons[world.Process(g.Next().Bytes, nil).Reason]++
+		}
+		for reason, n := range reasons {
+			r := lb.Reason(reason)
+			if never := r == lb.ReasonNoRoom || r == lb.ReasonEchoLimited; !never && n < least {
+				t.Errorf("world %d: %d of %d frames end as %s", seed, n, frames, r)
+			}
+		}
+	}
+}
+
+// TestWorldsRepeat makes equal worlds, frames and changes for one seed, within the lengths.
+func TestWorldsRepeat(t *testing.T) {
+	a, b := World(5), World(5)
+	if !sameTables(a, b) {
+		t.Fatal("two worlds of one seed differ")
+	}
+	x, y := worldGenerator(t, a, 7), worldGenerator(t, b, 7)
+	// A generator keeps the world as it was, so what changes is a copy.
+	after, same := *a, *b
+	after.VIPs, after.Reals = maps.Clone(a.VIPs), maps.Clone(a.Reals)
+	same.VIPs, same.Reals = maps.Clone(b.VIPs), maps.Clone(b.Reals)
+	gone := false
+	for n := range 3000 {
+		if f, g := x.Next(), y.Next(); !bytes.Equal(f.Bytes, g.Bytes) || len(f.Bytes) < HeaderLen || len(f.Bytes) > MaxLen {
+			t.Fatalf("frame %d: %s and %s differ for the same seed, or are too short or long", n, f.Kind, g.Kind)
+		}
+		if n%10 == 0 {
+			change := x.Change(&after)
+			gone = gone || len(change.Gone) > 0
+			change.Apply(&after, nil)
+			y.Change(&same).Apply(&same, nil)
+		}
+	}
+	if !sameTables(&after, &same) || sameTables(&after, a) || !gone {
+		t.Error("changes of one seed differ, change nothing, or take no VIP away")
+	}
+}
+
+// TestWorldsAreSound holds what a configuration promises, also after changes.
+func TestWorldsAreSound(t *testing.T) {
+	for seed := range uint64(4) {
+		world := World(seed)
+		g := worldGenerator(t, world, seed)
+		after := *world
+		after.VIPs, after.Reals = maps.Clone(world.VIPs), maps.Clone(world.Reals)
+		for range 300 {
+			g.Change(&after).Apply(&after, nil)
+			for a, of := range after.VIPs {
+				for b, with := range after.VIPs {
+					byClient := of.Options.Fragments == lb.FragmentsByClient || with.Options.Fragments == lb.FragmentsByClient
+					if a != b && sameFragments(a, b) && (byClient || of.Options.Fragments != with.Options.Fragments) {
+						t.Fatalf("world %d: %s has %s, %s has %s", seed, a, of.Options.Fragments, b, with.Options.Fragments)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestWithin is of both families, with and without bits that are free.
+func TestWithin(t *testing.T) {
+	ones := bytes.Repeat([]byte{0xff}, 16)
+	for prefix, want := range map[string]string{
+		"192.0.2.0/24": "192.0.2.255", "192.0.2.8/29": "192.0.2.15", "192.0.2.8/32": "192.0.2.8", "0.0.0.0/0": "255.255.255.255",
+		"10.0.0.0/9": "10.127.255.255", "2001:db8::/64": "2001:db8::ffff:ffff:ffff:ffff", "2001:db8::8/125": "2001:db8::f",
+	} {
+		if got := within(netip.MustParsePrefix(prefix), ones); got != netip.MustParseAddr(want) {
+			t.Errorf("%s: %s, want %s", prefix, got, want)
 		}
 	}
 }
@@ -174,10 +266,13 @@ func TestChangesRepeat(t *testing.T) {
 }
 
 func sameTables(a, b *model.Tables) bool {
-	return maps.EqualFunc(a.VIPs, b.VIPs, sameVIP) && maps.Equal(a.Reals, b.Reals)
+	return maps.EqualFunc(a.VIPs, b.VIPs, sameVIP) && maps.Equal(a.Reals, b.Reals) && maps.Equal(a.SourceRoutes, b.SourceRoutes)
 }
 
-func sameVIP(a, b model.VIP) bool { return a.Flows == b.Flows && slices.Equal(a.Ring, b.Ring) }
+func sameVIP(a, b model.VIP) bool {
+	return a.Flows == b.Flows && a.Options == b.Options && slices.Equal(a.Ring, b.Ring) &&
+		maps.Equal(a.Servers, b.Servers) && maps.Equal(a.Routes, b.Routes)
+}
 
 // TestFlowsAreMetAgain counts the flows that are met, and how often, in a row of frames that a test
 // may run with one flow table.

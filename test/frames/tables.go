@@ -21,7 +21,8 @@ const otherRingSize = 4093
 // unknownID is an id between others that no record has.
 const unknownID lb.RealID = 100
 
-// Tables is a table set that meets every reason but no_room, the same for the same seed: VIPs of
+// Tables is a table set without options, prefixes and decapsulation, the same for the same seed; it meets
+// every reason that does not need these, but no_room. It has VIPs of
 // both families, each with reals of either family, by IPIP, GUE and GUE with checksum, in rings
 // of both kinds of size, on single ports and on all ports; and VIPs whose rings and reals are wanting.
 // VIPs are of all flow modes and reals of all uses. Rings are filled at random and not by Maglev, with

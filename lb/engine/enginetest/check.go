@@ -33,6 +33,7 @@ func (d *Dataplane) check() {
 		d.checkVIP(v)
 	}
 	d.checkRoom(live)
+	d.checkTargets(users)
 }
 
 // unknownReal is a real without a record that the slot names; 0 if there is none.
@@ -119,17 +120,24 @@ func (d *Dataplane) dump(real func(lb.Real) string, ring func(lb.VIPEntry) strin
 		if r.Use != lb.RealActive {
 			line += " " + r.Use.String()
 		}
+		if r.Backend.ServerID != 0 {
+			line += fmt.Sprintf(" server=%d", r.Backend.ServerID)
+		}
+		if r.Backend.Routed {
+			line += " routed"
+		}
 		lines = append(lines, line)
 	}
 	for _, v := range d.vips {
-		lines = append(lines, fmt.Sprintf("vip %s service=%s %s%s/%d: %s",
-			v.VIP, v.Service, ring(v.VIPEntry), v.Ring.Hash, v.Ring.Size, d.dumpSlots(v.place, real, each)))
+		lines = append(lines, fmt.Sprintf("vip %s service=%s %s%s/%d%s: %s",
+			v.VIP, v.Service, ring(v.VIPEntry), v.Ring.Hash, v.Ring.Size, dumpOptions(v.Options), d.dumpSlots(v.place, real, each)))
 	}
 	for id, p := range d.rings {
 		if !d.used(p) {
 			lines = append(lines, fmt.Sprintf("ring %d of no VIP", id))
 		}
 	}
+	lines = append(lines, d.dumpTargets(real)...)
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -40,6 +41,8 @@ type Dataplane struct {
 	rings    map[lb.RingID]*place // where the next SetRing writes
 	vips     map[lb.VIP]vip
 	flows    map[uint64]flow // by tag
+	targets  map[target]lb.RealID
+	routes   map[netip.Prefix]netip.Addr
 }
 
 // place is a region of ring slots. A VIP keeps the place that its ring had when it was set.
@@ -59,6 +62,9 @@ func NewDataplane(tb TB, seed uint64) *Dataplane {
 		rings: make(map[lb.RingID]*place),
 		vips:  make(map[lb.VIP]vip),
 		flows: make(map[uint64]flow),
+
+		targets: make(map[target]lb.RealID),
+		routes:  make(map[netip.Prefix]netip.Addr),
 	}
 }
 
@@ -119,7 +125,7 @@ func (d *Dataplane) part(n int, fails error) int {
 
 // Reserve implements engine.Dataplane.
 func (d *Dataplane) Reserve(c engine.Capacity) error {
-	err := d.begin("Reserve", fmt.Sprintf(" vips4=%d vips6=%d reals=%d slots=%d", c.VIPs4, c.VIPs6, c.Reals, c.RingSlots))
+	err := d.begin("Reserve", " "+c.String())
 	defer d.end()
 	if err != nil {
 		return err
@@ -130,6 +136,11 @@ func (d *Dataplane) Reserve(c engine.Capacity) error {
 		VIPs6:     max(old.VIPs6, c.VIPs6),
 		Reals:     max(old.Reals, c.Reals),
 		RingSlots: max(old.RingSlots, c.RingSlots),
+
+		Prefixes:     max(old.Prefixes, c.Prefixes),
+		Targets:      max(old.Targets, c.Targets),
+		SourceRoutes: max(old.SourceRoutes, c.SourceRoutes),
+		Options:      old.Options || c.Options,
 	}
 	if d.reserved != old {
 		d.writes++

@@ -83,10 +83,12 @@ type Packet struct {
 	Hash uint32
 	// Begins tells that SYN is set; Resets, RST without SYN.
 	Begins, Resets bool
+	// ServerID is that of option 0xb7, of which packets with SYN have none; 0 for none.
+	ServerID uint32
 }
 
 // Send returns the record of the real that gets the packet, false if none does: docs/packet-path.md,
-// section 5. The flow table has room for all flows.
+// sections 3.2, without source routes, and 5. The flow table has room for all flows.
 func (d *Dataplane) Send(p Packet) (lb.Real, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,6 +98,12 @@ func (d *Dataplane) Send(p Packet) (lb.Real, bool) {
 	}
 	index := uint32(uint64(p.Hash) * uint64(len(v.place.slots)) >> 32)
 	slot := v.place.slots[index]
+	if id := d.targets[target{ring: v.RingID, serverID: p.ServerID}]; p.ServerID != 0 && v.Options.TCPIDs && d.receives(id) {
+		if !slot.Stable() || v.Flows == lb.FlowAlways {
+			d.repair(p, index, slot, id)
+		}
+		return d.reals[id], true
+	}
 	id := slot.Cur()
 	if !slot.Stable() || v.Flows == lb.FlowAlways {
 		id = d.follow(p, index, slot)
@@ -112,7 +120,7 @@ func (d *Dataplane) follow(p Packet, index uint32, slot lb.Slot) lb.RealID {
 	}
 	f, found := d.flows[p.Tag]
 	if found && !p.Begins && d.receives(f.Real) && d.reals[f.Real].Generation == f.Generation {
-		f.used, f.Seen = time.Now(), true
+		f.used, f.Seen, f.Slot = time.Now(), true, index
 		d.flows[p.Tag] = f
 		return f.Real
 	}
@@ -129,6 +137,15 @@ func (d *Dataplane) follow(p Packet, index uint32, slot lb.Slot) lb.RealID {
 		d.flows[p.Tag] = flow{entry, time.Now()}
 	}
 	return choice
+}
+
+// repair is for packets that look at the flow table and were led to a real.
+func (d *Dataplane) repair(p Packet, index uint32, slot lb.Slot, id lb.RealID) {
+	_, found := d.flows[p.Tag]
+	if found || !p.Resets && slot.State() != lb.SlotLingering {
+		entry := lb.Flow{Tag: p.Tag, Real: id, Generation: d.reals[id].Generation, Slot: index, Seen: found}
+		d.flows[p.Tag] = flow{entry, time.Now()}
+	}
 }
 
 func (d *Dataplane) receives(id lb.RealID) bool {
