@@ -107,6 +107,9 @@ type Announce struct {
 	Drain time.Duration
 	// Withdraw is how long routers may take to follow. 1 ms to 1 h; default 5 s.
 	Withdraw time.Duration
+	// FleetGuard keeps a VIP announced, as degraded, that no other balancer announces, by what Consul
+	// says. It needs Consul.Register. Default false.
+	FleetGuard bool
 	// ShareAny announces an address while any of its VIPs can be served; else all must. Default false.
 	ShareAny bool
 	// Aggregates are announced in the place of the addresses within them. They do not overlap. Default
@@ -318,6 +321,7 @@ func checkAnnounce(s announceSection, r *report) Announce {
 		Learn:         duration(r, s.learn, 0, time.Hour, 0),
 		Drain:         duration(r, s.drain, time.Millisecond, 24*time.Hour, time.Minute),
 		Withdraw:      duration(r, s.withdraw, time.Millisecond, time.Hour, 5*time.Second),
+		FleetGuard:    choose(r, s.fleetGuard, false, choice[bool]{"off", false}, choice[bool]{"consul", true}),
 		ShareAny:      checkShare(s.share, r),
 		Damping:       checkAnnounceDamping(s.damping, r),
 	}

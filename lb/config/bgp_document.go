@@ -74,6 +74,7 @@ type announceSection struct {
 	minReals, minWeight, degradedBelow field[int64]
 	degradedHold                       field[string]
 	learn, drain, withdraw, share      field[string]
+	fleetGuard                         field[string]
 	aggregates                         list[aggregateSection]
 	damping                            announceDampingSection
 }
@@ -199,6 +200,7 @@ func (d *decoder) announce(s *announceSection) func(node) {
 			known{"learn", d.time(&s.learn)},
 			known{"drain", d.time(&s.drain)},
 			known{"withdraw", d.time(&s.withdraw)},
+			known{"fleet_guard", d.text(&s.fleetGuard)},
 			known{"share", d.text(&s.share)},
 			known{"aggregates", decodeList(d, &s.aggregates, d.aggregate)},
 			known{"damping", d.announceDamping(&s.damping)},

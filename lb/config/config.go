@@ -48,9 +48,23 @@ type Config struct {
 	// ProbeMarks is the first mark of health checks that go through the tunnel; the lower 24 bits are 0.
 	// Default DefaultProbeMarks.
 	ProbeMarks uint32
+	// Metrics is where metrics are served. Default DefaultMetrics: nowhere.
+	Metrics Metrics
+	// SourceRoutes lead clients to backends, on VIPs that have them; ReadSourceRoutes reads their files.
+	SourceRoutes []SourceRoutes
+	// Decap is what is decapsulated inline. Default: nothing.
+	Decap lb.Decap
+	// QUICLB is the form of connection ids of VIPs with lb.ConnectionIDsQUICLB.
+	QUICLB lb.QUICLB
+	// AnswersPerSecond is how many echo requests and packets that are too big each CPU answers in a
+	// second. 1 to 1<<30; default DefaultAnswersPerSecond.
+	AnswersPerSecond int
 	// Health is how the backends of services are checked, by service name; those that are not here are
 	// not.
 	Health map[string]Health
+
+	// doc is the file as it was written, for definitions.
+	doc *document
 }
 
 // Mode is how the packet program attaches to the interface.

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the expected errors in testdata a
 
 // compareAddrs lets cmp compare netip values.
 func compareAddrs() cmp.Options {
-	return cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})}
+	return cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.IgnoreFields(Config{}, "doc")}
 }
 
 func mustParse(t *testing.T, text string) *Config {
@@ -67,7 +67,10 @@ services:
 		Sources:   map[string]ConsulSource{},
 
 		ProbeMarks: DefaultProbeMarks,
+		Metrics:    DefaultMetrics(),
 		Health:     map[string]Health{},
+
+		AnswersPerSecond: DefaultAnswersPerSecond,
 		Services: []lb.Service{{Name: "web", VIPs: []lb.ServiceVIP{{
 			VIP:   vip(t, "192.0.2.10:80/tcp"),
 			Encap: lb.IPIP,
@@ -99,6 +102,11 @@ encapsulation:
 next_hop: {mac: "02:00:00:00:00:fe", mtu: 9000}
 flows: {tcp: never, udp: quic, drain: 2h, on_down: rehash, grace: 5s}
 flow_table: {window: 20m, size: 4096, new_per_second: 10, udp_idle: 45s}
+metrics: {listen: "[::1]:9645", pprof: true, per_real: false, max_series: 7}
+source_routes: [{prefixes: [198.51.100.0/24, "2001:db8:aa::/48"], file: /etc/routes, backend: 10.0.0.9}]
+decapsulation: {gue_port: 6081, destinations: [{address: 192.0.2.1}, {address: 192.0.2.2, action: egress}], others: host}
+quic_lb: {config_id: 3, server_id_bytes: 2}
+icmp: {answers_per_second: 7}
 services:
   - name: web
     ring: {size: 4093, hash: maglev-v1}
@@ -115,6 +123,19 @@ services:
   - name: dns
     vips: [192.0.2.53:53/udp]
     backends:
+  - name: options
+    connection_ids: quic-lb
+    tcp_ids: true
+    udp_ids: true
+    source_routes: true
+    hash: [no-source-port, keep-destination-port]
+    vips:
+      - "[2001:db8:ff::/64]:0/udp"
+      - {vip: 192.0.2.0/28:80/tcp, hash: [destination-port-only], source_routes: false}
+      - {vip: 192.0.2.99:80/tcp, hash: [], fragments: hash-3-tuple, tcp_ids: false}
+      - {vip: 192.0.2.98:80/tcp, fragments: pass}
+      - {vip: 192.0.2.98:80/udp, connection_ids: katran, udp_ids: false}
+    backends: [{address: 10.0.0.11, server_id: 65535}, {address: 10.0.0.2, local: true}]
 `)
 	tunnel := lb.TunnelSources{
 		IPIP4:       netip.MustParsePrefix("10.99.0.0/16"),
@@ -123,6 +144,15 @@ services:
 		GUE6:        netip.MustParseAddr("2001:db8::1"),
 		GUEPort:     6081,
 		GUEChecksum: true,
+	}
+	both := lb.HashInput{NoSourcePort: true, KeepDestinationPort: true}
+	optioned := func(t *testing.T, text string, o lb.Options) lb.ServiceVIP {
+		v := lb.ServiceVIP{VIP: vip(t, text), Encap: lb.GUE, Ring: lb.Ring{Size: 65537, Hash: lb.MaglevV2}, Tunnel: tunnel,
+			Flows: lb.FlowNever, Leave: lb.Leave{Drain: 2 * time.Hour}, Options: o}
+		if v.VIP.Protocol == lb.UDP {
+			v.Flows = lb.FlowQUIC
+		}
+		return v
 	}
 	want := &Config{
 		Interface: "lan0",
@@ -135,7 +165,14 @@ services:
 		Sources:   map[string]ConsulSource{},
 
 		ProbeMarks: DefaultProbeMarks,
+		Metrics:    Metrics{Listen: "[::1]:9645", PProf: true, MaxSeries: 7},
 		Health:     map[string]Health{},
+		SourceRoutes: []SourceRoutes{{File: "/etc/routes", Backend: netip.MustParseAddr("10.0.0.9"), Line: 13, Prefixes: []netip.Prefix{
+			netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:aa::/48")}}},
+		Decap: lb.Decap{GUEPort: 6081, Others: lb.DecapHost, Destinations: map[netip.Addr]lb.DecapAction{
+			netip.MustParseAddr("192.0.2.1"): lb.DecapBalance, netip.MustParseAddr("192.0.2.2"): lb.DecapEgress}},
+		QUICLB:           lb.QUICLB{ConfigID: 3, ServerIDBytes: 2},
+		AnswersPerSecond: 7,
 		Services: []lb.Service{
 			{Name: "web", VIPs: []lb.ServiceVIP{
 				{VIP: vip(t, "192.0.2.10:80/tcp"), Encap: lb.IPIP, Ring: lb.Ring{Size: 4093, Hash: lb.MaglevV1}, Tunnel: tunnel,
@@ -149,10 +186,21 @@ services:
 				{VIP: vip(t, "192.0.2.53:53/udp"), Encap: lb.GUE, Ring: lb.Ring{Size: 65537, Hash: lb.MaglevV2}, Tunnel: tunnel,
 					Flows: lb.FlowQUIC, Leave: lb.Leave{Drain: 2 * time.Hour}},
 			}},
+			{Name: "options", VIPs: []lb.ServiceVIP{
+				optioned(t, "[2001:db8:ff::/64]:0/udp", lb.Options{Hash: both, ConnectionIDs: lb.ConnectionIDsQUICLB, UDPIDs: true, SourceRoutes: true}),
+				optioned(t, "192.0.2.0/28:80/tcp", lb.Options{Hash: lb.HashInput{DestinationPortOnly: true}, TCPIDs: true}),
+				optioned(t, "192.0.2.99:80/tcp", lb.Options{Fragments: lb.FragmentsByClient, SourceRoutes: true}),
+				optioned(t, "192.0.2.98:80/tcp", lb.Options{Hash: both, Fragments: lb.FragmentsPass, TCPIDs: true, SourceRoutes: true}),
+				optioned(t, "192.0.2.98:80/udp", lb.Options{Hash: both, ConnectionIDs: lb.ConnectionIDsKatran, SourceRoutes: true}),
+			}},
 		},
 		Backends: map[string][]lb.Backend{
 			"web": {backend("10.0.0.11", 1), backend("2001:db8:1::11", 0), backend("10.0.0.12", 1000000)},
 			"dns": nil,
+			"options": {
+				{Addr: netip.MustParseAddr("10.0.0.11"), Weight: 1, ServerID: 65535},
+				{Addr: netip.MustParseAddr("10.0.0.2"), Weight: 1, Local: true},
+			},
 		},
 	}
 	if diff := cmp.Diff(want, got, compareAddrs()); diff != "" {

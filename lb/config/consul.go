@@ -35,8 +35,13 @@ type Consul struct {
 	Overlay string
 	// Claims allow services of Consul to claim VIPs. Default none.
 	Claims []ConsulClaim
-	// TCP and UDP say how VIPs of either protocol are balanced that are claimed: as the file's defaults
-	// say. Their VIP is zero. They are zero if there are no claims.
+	// Definitions, if not nil, say which services may be defined in the key-value store, and where.
+	// Default nil: none.
+	Definitions *ConsulDefinitions
+	// DrainLimit, if not nil, is how many balancers may drain at one time. Default nil: any number.
+	DrainLimit *ConsulDrainLimit
+	// TCP and UDP say how VIPs of either protocol are balanced that are claimed or defined in Consul: as
+	// the file's defaults say. Their VIP is zero. They are zero if nothing is.
 	TCP, UDP lb.ServiceVIP
 	// Register, if not nil, says how the balancer registers itself. Default nil: it does not.
 	Register *ConsulRegister
@@ -52,6 +57,21 @@ type ConsulTLS struct {
 type ConsulClaim struct {
 	Services []string
 	Prefixes []netip.Prefix
+}
+
+// ConsulDefinitions lets keys of a folder define services whose names match one of the patterns, with
+// VIPs of the prefixes. The folder has a slash at its end.
+type ConsulDefinitions struct {
+	Folder string
+	ConsulClaim
+}
+
+// ConsulDrainLimit lets so many balancers drain at one time that share a folder of the key-value store.
+type ConsulDrainLimit struct {
+	// Balancers is 1 to 1000; default 1. All must agree on it.
+	Balancers int
+	// Folder has a slash at its end. Default "remora/drain/".
+	Folder string
 }
 
 // ConsulRegister is the balancer's own entry in Consul.
@@ -80,7 +100,9 @@ func DefaultConsul() Consul {
 }
 
 // ReadsConsul tells whether anything is read from Consul.
-func (c *Config) ReadsConsul() bool { return len(c.Sources) > 0 || len(c.Consul.Claims) > 0 }
+func (c *Config) ReadsConsul() bool {
+	return len(c.Sources) > 0 || len(c.Consul.Claims) > 0 || c.Consul.Definitions != nil
+}
 
 func checkConsul(s consulSection, r *report) Consul {
 	def := DefaultConsul()
@@ -96,6 +118,8 @@ func checkConsul(s consulSection, r *report) Consul {
 		Connections: int(within(r, s.connections, 1, 100_000, int64(def.Connections))),
 		Overlay:     checkConsulFolder(s.overlay, r),
 		Claims:      checkConsulClaims(s.claims, r),
+		Definitions: checkConsulDefinitions(s, r),
+		DrainLimit:  checkConsulDrainLimit(s.drainLimit, r),
 		Register:    checkConsulRegister(s.register, r),
 	}
 }
@@ -150,23 +174,55 @@ func checkConsulClaims(l list[consulClaimSection], r *report) (claims []ConsulCl
 		if !s.ok {
 			continue
 		}
-		var c ConsulClaim
-		for _, f := range s.services.items {
-			if _, err := path.Match(f.value, ""); f.ok && (err != nil || badConsulName(f.value)) {
-				r.add(f.place, "%s is not a name in Consul or a pattern: expected one such as web or web-*", quote(f.text))
-			}
-			c.Services = append(c.Services, f.value)
-		}
-		for _, f := range s.prefixes.items {
-			if p, ok := checkClaimedPrefix(f, r); ok {
-				c.Prefixes = append(c.Prefixes, p)
-			}
-		}
+		claims = append(claims, checkConsulClaim(s, r))
 		s.demand(s.services, "services", "the names of services that may claim VIPs, or patterns such as web-*", r)
 		s.demand(s.prefixes, "prefixes", "the prefixes of addresses that may be claimed", r)
-		claims = append(claims, c)
 	}
 	return claims
+}
+
+func checkConsulClaim(s consulClaimSection, r *report) (c ConsulClaim) {
+	for _, f := range s.services.items {
+		if _, err := path.Match(f.value, ""); f.ok && (err != nil || badConsulName(f.value)) {
+			r.add(f.place, "%s is not a name in Consul or a pattern: expected one such as web or web-*", quote(f.text))
+		}
+		c.Services = append(c.Services, f.value)
+	}
+	for _, f := range s.prefixes.items {
+		if p, ok := checkClaimedPrefix(f, r); ok {
+			c.Prefixes = append(c.Prefixes, p)
+		}
+	}
+	return c
+}
+
+// checkConsulDefinitions reads what may be defined. Its folder and that of the overlay must be apart.
+func checkConsulDefinitions(c consulSection, r *report) *ConsulDefinitions {
+	s := c.definitions
+	if !s.given {
+		return nil
+	}
+	d := &ConsulDefinitions{Folder: checkConsulFolder(s.folder, r), ConsulClaim: checkConsulClaim(s.rule, r)}
+	if !s.folder.given {
+		r.add(s.field("folder"), "missing: expected a folder of the key-value store, such as remora/services/")
+	}
+	if o := c.overlay.value; s.folder.ok && c.overlay.ok && (strings.HasPrefix(o, d.Folder) || strings.HasPrefix(d.Folder, o)) {
+		r.add(s.folder.place, "%s and the overlay, %s, are one in the other: expected folders of their own", quote(s.folder.text), quote(c.overlay.text))
+	}
+	s.rule.demand(s.rule.services, "services", "the names of services that may be defined, or patterns such as web-*", r)
+	s.rule.demand(s.rule.prefixes, "prefixes", "the prefixes of addresses that may be VIPs of such services", r)
+	return d
+}
+
+func checkConsulDrainLimit(s consulDrainLimitSection, r *report) *ConsulDrainLimit {
+	if !s.given {
+		return nil
+	}
+	d := &ConsulDrainLimit{Balancers: int(within(r, s.balancers, 1, 1000, 1)), Folder: "remora/drain/"}
+	if s.folder.given {
+		d.Folder = checkConsulFolder(s.folder, r)
+	}
+	return d
 }
 
 // demand reports a list that is missing or empty.

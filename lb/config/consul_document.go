@@ -14,6 +14,8 @@ type consulSection struct {
 	connections                      field[int64]
 	overlay                          field[string]
 	claims                           list[consulClaimSection]
+	definitions                      consulDefinitionsSection
+	drainLimit                       consulDrainLimitSection
 	register                         consulRegisterSection
 }
 
@@ -28,6 +30,21 @@ type consulClaimSection struct {
 	place
 	ok                 bool
 	services, prefixes list[field[string]]
+}
+
+// consulDefinitionsSection is the folder of definitions, and what they may define.
+type consulDefinitionsSection struct {
+	place
+	given  bool
+	folder field[string]
+	rule   consulClaimSection
+}
+
+type consulDrainLimitSection struct {
+	place
+	given     bool
+	balancers field[int64]
+	folder    field[string]
 }
 
 type consulRegisterSection struct {
@@ -90,6 +107,8 @@ func (d *decoder) consul(s *consulSection) func(node) {
 			known{"connections", d.whole(&s.connections)},
 			known{"overlay", d.text(&s.overlay)},
 			known{"claims", decodeList(d, &s.claims, d.consulClaim)},
+			known{"definitions", d.consulDefinitions(&s.definitions)},
+			known{"drain_limit", d.consulDrainLimit(&s.drainLimit)},
 			known{"register", d.consulRegister(&s.register)},
 		)
 	}
@@ -122,6 +141,28 @@ func (d *decoder) consulClaim(n node) consulClaimSection {
 		known{"prefixes", decodeList(d, &s.prefixes, d.textElement)},
 	)
 	return s
+}
+
+func (d *decoder) consulDefinitions(s *consulDefinitionsSection) func(node) {
+	return func(n node) {
+		s.place, s.rule.place = n.place, n.place
+		s.given = d.mapping(n, "",
+			known{"folder", d.text(&s.folder)},
+			known{"services", decodeList(d, &s.rule.services, d.textElement)},
+			known{"prefixes", decodeList(d, &s.rule.prefixes, d.textElement)},
+		)
+		s.rule.ok = s.given
+	}
+}
+
+func (d *decoder) consulDrainLimit(s *consulDrainLimitSection) func(node) {
+	return func(n node) {
+		s.place = n.place
+		s.given = d.mapping(n, "",
+			known{"balancers", d.whole(&s.balancers)},
+			known{"folder", d.text(&s.folder)},
+		)
+	}
 }
 
 func (d *decoder) consulRegister(s *consulRegisterSection) func(node) {

@@ -24,6 +24,11 @@ func decode(root *yaml.Node, size int, r *report) (document, bool) {
 		known{"governor", d.governor(&doc.governor)},
 		known{"bgp", d.bgp(&doc.bgp)},
 		known{"probes", d.probes(&doc.probes)},
+		known{"metrics", d.metrics(&doc.metrics)},
+		known{"source_routes", decodeList(d, &doc.routes, d.sourceRoute)},
+		known{"decapsulation", d.decap(&doc.decap)},
+		known{"quic_lb", d.quicLB(&doc.quicLB)},
+		known{"icmp", d.icmp(&doc.icmp)},
 		known{"services", decodeList(d, &doc.services, d.service)},
 	)
 	return doc, ok && !d.spent
@@ -74,16 +79,16 @@ func (d *decoder) nextHop(s *nextHopSection) func(node) {
 
 func (d *decoder) service(n node) serviceSection {
 	s := serviceSection{place: n.place}
-	s.ok = d.mapping(n, "",
-		known{"name", d.text(&s.name)},
-		known{"vips", decodeList(d, &s.vips, d.vip)},
-		known{"ring", d.ring(&s.ring)},
-		known{"encapsulation", d.text(&s.encap)},
-		known{"flows", d.flows(&s.flows)},
-		known{"backends", d.unlessNull(decodeList(d, &s.backends, d.backend))},
-		known{"source", d.source(&s.source)},
-		known{"health", d.health(&s.health)},
-	)
+	s.ok = d.mapping(n, "", append([]known{
+		{"name", d.text(&s.name)},
+		{"vips", decodeList(d, &s.vips, d.vip)},
+		{"ring", d.ring(&s.ring)},
+		{"encapsulation", d.text(&s.encap)},
+		{"flows", d.flows(&s.flows)},
+		{"backends", d.unlessNull(decodeList(d, &s.backends, d.backend))},
+		{"source", d.source(&s.source)},
+		{"health", d.health(&s.health)},
+	}, s.options.known(d)...)...)
 	return s
 }
 
@@ -104,12 +109,12 @@ func (d *decoder) vip(n node) vipSection {
 		s.ok = true
 		return s
 	}
-	s.ok = d.mapping(n, "a VIP such as 192.0.2.10:80/tcp, or ",
-		known{"vip", d.text(&s.vip)},
-		known{"ring", d.ring(&s.ring)},
-		known{"encapsulation", d.text(&s.encap)},
-		known{"flows", d.flows(&s.flows)},
-	)
+	s.ok = d.mapping(n, "a VIP such as 192.0.2.10:80/tcp, or ", append([]known{
+		{"vip", d.text(&s.vip)},
+		{"ring", d.ring(&s.ring)},
+		{"encapsulation", d.text(&s.encap)},
+		{"flows", d.flows(&s.flows)},
+	}, s.options.known(d)...)...)
 	return s
 }
 
@@ -148,6 +153,8 @@ func (d *decoder) backend(n node) backendSection {
 	s.ok = d.mapping(n, "an address such as 10.0.0.11, or ",
 		known{"address", d.text(&s.addr)},
 		known{"weight", d.whole(&s.weight)},
+		known{"server_id", d.whole(&s.serverID)},
+		known{"local", d.truth(&s.local)},
 	)
 	return s
 }

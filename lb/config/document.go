@@ -18,7 +18,12 @@ type document struct {
 	governor governorSection
 	bgp      bgpSection
 	probes   probesSection
+	metrics  metricsSection
 	services list[serviceSection]
+	routes   list[sourceRouteSection]
+	decap    decapSection
+	quicLB   quicLBSection
+	icmp     icmpSection
 }
 
 // field is a scalar.
@@ -90,6 +95,7 @@ type serviceSection struct {
 	ring     ringSection
 	encap    field[string]
 	flows    flowsSection
+	options  optionsSection
 	backends list[backendSection]
 	source   sourceSection
 	health   healthSection
@@ -105,17 +111,19 @@ type ringSection struct {
 // vipSection is a VIP, written as text or as a mapping; ok as in serviceSection.
 type vipSection struct {
 	place
-	ok    bool
-	vip   field[string]
-	ring  ringSection
-	encap field[string]
-	flows flowsSection
+	ok      bool
+	vip     field[string]
+	ring    ringSection
+	encap   field[string]
+	flows   flowsSection
+	options optionsSection
 }
 
 // backendSection is a backend, written as text or as a mapping; ok as in serviceSection.
 type backendSection struct {
 	place
-	ok     bool
-	addr   field[string]
-	weight field[int64]
+	ok               bool
+	addr             field[string]
+	weight, serverID field[int64]
+	local            field[bool]
 }

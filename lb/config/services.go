@@ -23,6 +23,10 @@ type services struct {
 	section encapSection
 	// flows are the defaults of all services.
 	flows flowRules
+	// quicLB is the section of that name.
+	quicLB quicLBSection
+	// options are those of all VIPs.
+	options []placedOptions
 
 	services []lb.Service
 	backends map[string][]lb.Backend
@@ -48,7 +52,8 @@ type owner struct {
 
 type placedBackend struct {
 	place
-	addr netip.Addr
+	addr  netip.Addr
+	local bool
 }
 
 // missingSource is a GUE tunnel without source: the VIP's line, and the backend that it leads to.
@@ -62,6 +67,7 @@ func newServices(doc document, r *report) *services {
 	s := &services{
 		report:   r,
 		section:  doc.encap,
+		quicLB:   doc.quicLB,
 		backends: map[string][]lb.Backend{},
 		sources:  map[string]ConsulSource{},
 		health:   map[string]Health{},
@@ -84,6 +90,8 @@ func (s *services) gather(section serviceSection) {
 	}
 	vips, gueLine := s.serviceVIPs(section, label)
 	backends, placed := s.serviceBackends(section)
+	s.checkQUICLBIDs(section, vips)
+	s.checkUDPIDs(section, vips)
 	s.services = append(s.services, lb.Service{Name: name, VIPs: vips})
 	s.backends[name] = backends
 	if health, ok := checkHealth(section.health, s.report); ok {
@@ -135,6 +143,7 @@ func (s *services) serviceVIPs(section serviceSection, label string) (vips []lb.
 	ring := checkRing(section.ring, lb.Ring{Size: lb.DefaultRingSize, Hash: lb.MaglevV2}, s.report)
 	encap := chooseEncap(s.report, section.encap, s.encap)
 	flows := checkFlows(section.flows, s.flows, s.report)
+	options := checkOptions(section.options, lb.Options{}, s.report)
 	for _, item := range section.vips.items {
 		if !item.ok {
 			continue
@@ -146,6 +155,9 @@ func (s *services) serviceVIPs(section serviceSection, label string) (vips []lb.
 			Tunnel: s.tunnel,
 		}
 		v.Flows, v.Leave = checkFlows(item.flows, flows, s.report).of(v.VIP.Protocol)
+		v.Options = ofProtocol(checkOptions(item.options, options, s.report), v.VIP.Protocol)
+		s.checkOptionsOf(item, v)
+		s.options = append(s.options, placedOptions{item.place, v.VIP, v.Options})
 		if v.Encap == lb.GUE && gueLine == 0 {
 			gueLine = item.line
 		}
@@ -167,6 +179,7 @@ func (s *services) vip(item vipSection, label string) lb.VIP {
 		s.add(f.place, "%v: expected a unicast address, port and protocol, such as 192.0.2.10:80/tcp", err)
 		return lb.VIP{}
 	}
+	checkPrefixVIP(f, v, s.report)
 	if other, ok := s.vips[v]; ok {
 		s.add(f.place, "duplicate VIP %s: already in %s (line %d)", v, other.service, other.line)
 		return v
@@ -180,6 +193,7 @@ func (s *services) vip(item vipSection, label string) lb.VIP {
 
 func (s *services) serviceBackends(section serviceSection) (backends []lb.Backend, placed []placedBackend) {
 	lines := map[netip.Addr]int{}
+	seen := serverIDs{lines: map[uint32]int{}}
 	for _, item := range section.backends.items {
 		if !item.ok {
 			continue
@@ -194,8 +208,10 @@ func (s *services) serviceBackends(section serviceSection) (backends []lb.Backen
 			continue
 		}
 		lines[addr] = item.addr.line
-		backends = append(backends, lb.Backend{Addr: addr, Weight: uint32(weight)})
-		placed = append(placed, placedBackend{item.addr.place, addr})
+		backend := lb.Backend{Addr: addr, Weight: uint32(weight)}
+		s.checkBackendOptions(item, &backend, &seen)
+		backends = append(backends, backend)
+		placed = append(placed, placedBackend{item.addr.place, addr, backend.Local})
 	}
 	return backends, placed
 }
@@ -219,16 +235,32 @@ func (s *services) backendAddr(item backendSection) (netip.Addr, bool) {
 // comes back to a balancer.
 func (s *services) checkBackendsAreNotVIPs() {
 	for _, b := range s.placed {
-		if v, ok := s.addrs[b.addr]; ok {
+		if v, ok := s.vipOf(b.addr); ok {
 			s.add(b.place, "backend %s is the address of the VIP %s of %s (line %d): expected the server's own address",
 				b.addr, v, s.vips[v].service, s.vips[v].line)
 		}
 	}
 }
 
+// vipOf is a VIP that an address belongs to.
+func (s *services) vipOf(addr netip.Addr) (lb.VIP, bool) {
+	if v, ok := s.addrs[addr]; ok {
+		return v, true
+	}
+	for _, v := range s.options {
+		if v.vip.IsPrefix() && v.vip.Prefix().Contains(addr) {
+			return v.vip, true
+		}
+	}
+	return lb.VIP{}, false
+}
+
 // noteMissing remembers which GUE sources the backends of a service need and do not have.
 func (s *services) noteMissing(vipLine int, label string, placed []placedBackend) {
 	for _, b := range placed {
+		if b.local {
+			continue
+		}
 		name, given := "source4", s.section.gue.source4.given
 		if b.addr.Is6() {
 			name, given = "source6", s.section.gue.source6.given

@@ -37,6 +37,12 @@ func validate(doc document, r *report) *Config {
 		BGP:      checkBGP(doc.bgp, r),
 
 		ProbeMarks: checkProbes(doc.probes, r),
+		Metrics:    checkMetrics(doc.metrics, r),
+
+		SourceRoutes:     checkSourceRoutes(doc.routes, r),
+		Decap:            checkDecap(doc.decap, r),
+		QUICLB:           checkQUICLB(doc.quicLB, r),
+		AnswersPerSecond: int(within(r, doc.icmp.answers, 1, 1<<30, DefaultAnswersPerSecond)),
 	}
 	s := newServices(doc, r)
 	for _, section := range doc.services.items {
@@ -44,15 +50,24 @@ func validate(doc document, r *report) *Config {
 			s.gather(section)
 		}
 	}
+	s.placeRoutes(doc.routes)
 	s.checkBackendsAreNotVIPs()
 	s.checkSources()
+	s.checkFragments()
 	if !doc.services.given {
 		r.add(doc.field("services"), "missing: expected a list of services, or [] for none")
 	}
 	c.Services, c.Backends, c.Sources, c.Health = s.services, s.backends, s.sources, s.health
-	if len(c.Consul.Claims) > 0 {
+	if c.BGP != nil && c.BGP.Announce.FleetGuard && c.Consul.Register == nil {
+		r.add(doc.bgp.announce.fleetGuard.place, "consul needs consul.register: that is how balancers know of each other")
+	}
+	if c.BGP == nil && c.Consul.DrainLimit != nil {
+		r.add(doc.consul.drainLimit.place, "needs bgp: without it a balancer cannot be drained")
+	}
+	if len(c.Consul.Claims) > 0 || c.Consul.Definitions != nil {
 		c.Consul.TCP, c.Consul.UDP = s.claimed(lb.TCP), s.claimed(lb.UDP)
 	}
+	c.doc = &doc
 	return c
 }
 
