@@ -36,7 +36,12 @@ type Target struct {
 	Load func() (*ebpf.Program, io.Closer, error)
 	// Expect says what the program does with a case's frame; nil stands for what the case says.
 	Expect func(Case) Expectation
+	// Options tells that the program has the VIPs of OptionCases. Without, it is not measured with these.
+	Options bool
 }
+
+// takes tells whether the target is measured with a case.
+func (t Target) takes(c Case) bool { return t.Options || !c.Option }
 
 // Expectation is what a program must do with a frame before anything of it is timed.
 type Expectation struct {
@@ -90,6 +95,8 @@ type Options struct {
 	Limits []Limit
 	// Log gets one line for each reload; nil for none.
 	Log *slog.Logger
+	// Progress is told what is done; nil for none.
+	Progress *Progress
 }
 
 // DefaultOptions are five reloads of nine rounds, on the last CPU, in the real-time class.

@@ -29,6 +29,8 @@ type Case struct {
 	// Unit is the case on which the reference is measured that figures of this one are divided
 	// by; nil stands for the case itself. It is set where the reference passes the frame up.
 	Unit *Case
+	// Option tells that the case is for a VIP that only targets with Options have.
+	Option bool
 }
 
 func (c Case) validate() error {
@@ -80,15 +82,32 @@ func Cases() []Case {
 		c.Unit = &ack
 		return c
 	}
+	udp := v4("udp4", frame4(plan.vip4, byte(lb.UDP), udpDatagram(1024, 53, 22)), tx(20))
+	quic := func(name string, initial bool) Case {
+		c := v4(name, frame4(plan.vip4, byte(lb.UDP), quicDatagram(1024, initial)), tx(20))
+		c.Unit = &udp
+		return c
+	}
+	lingering := v4("tcp4-lingering-miss", frame4(plan.lingering, byte(lb.TCP), ackSegment), tx(20))
+	lingering.Unit = &ack
+	// The flow of an error is that of the packet that it quotes.
+	quoted := ipv4Packet(plan.vip4, plan.client4, byte(lb.TCP), tcpSegment(80, 1024, tcpACK, 10))
+	const quote = etherLen + 20 + 8
 	return []Case{
 		ack,
 		v4("tcp4-syn", frame4(plan.vip4, byte(lb.TCP), tcpSegment(1024, 80, tcpSYN, 10)), tx(20)),
-		v4("udp4", frame4(plan.vip4, byte(lb.UDP), udpDatagram(1024, 53, 22)), tx(20)),
+		udp,
+		quic("quic4-initial", true),
+		quic("quic4-short", false),
 		v4("tcp4in6", frame4(plan.vip4To6, byte(lb.TCP), ackSegment), tx(40)),
 		v6("tcp6", plan.vip6, 40),
 		v6("tcp6in4", plan.vip6To4, 20),
 		v4("not-a-vip", frame4(plan.none, byte(lb.TCP), ackSegment), Expectation{lb.Pass, 0}),
 		{Name: "icmp-echo", Frame: frame4(plan.vip4, protoICMP, icmpEchoRequest(56)), Restore: 64, Expect: tx(0), Unit: &ack},
+		{
+			Name: "icmp-error", Frame: frame4(plan.vip4, protoICMP, icmpTooBig(quoted)), Source: quote + 16, Port: quote + 22,
+			Restore: 64, Expect: tx(20), Unit: &ack,
+		},
 		{
 			Name: "vlan", Frame: vlanFrame(100, ack.Frame), Source: vlanLen + source4, Port: vlanLen + port4,
 			Restore: 64, Expect: tx(20), Unit: &ack,
@@ -97,16 +116,19 @@ func Cases() []Case {
 		moving("tcp4-moving-10%", plan.moving[1], tcpACK),
 		moving("tcp4-moving-hit", plan.moving[2], tcpACK),
 		moving("tcp4-moving-syn", plan.moving[2], tcpSYN),
+		lingering,
 	}
 }
 
-// SelectCases picks by name, in the order of Cases; no name picks all.
+// AllOptions is what SelectCases takes for the names of all OptionCases.
+const AllOptions = "options"
+
+// SelectCases picks by name, in the order of Cases and OptionCases; no name picks all Cases.
 func SelectCases(names []string) ([]Case, error) {
-	all := Cases()
 	if len(names) == 0 {
-		return all, nil
+		return Cases(), nil
 	}
-	var known []string
+	all, known := append(Cases(), OptionCases()...), []string{AllOptions}
 	for _, c := range all {
 		known = append(known, c.Name)
 	}
@@ -115,5 +137,7 @@ func SelectCases(names []string) ([]Case, error) {
 			return nil, fmt.Errorf("select case: %q is not one of %s", n, strings.Join(known, ", "))
 		}
 	}
-	return slices.DeleteFunc(all, func(c Case) bool { return !slices.Contains(names, c.Name) }), nil
+	return slices.DeleteFunc(all, func(c Case) bool {
+		return !slices.Contains(names, c.Name) && !(c.Option && slices.Contains(names, AllOptions))
+	}), nil
 }

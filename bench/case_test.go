@@ -15,7 +15,7 @@ import (
 
 func TestCasesAreValid(t *testing.T) {
 	plan := addresses()
-	for _, c := range Cases() {
+	for _, c := range append(Cases(), OptionCases()...) {
 		t.Run(c.Name, func(t *testing.T) {
 			if err := c.validate(); err != nil {
 				t.Fatal(err)
@@ -71,7 +71,11 @@ func TestSelectCases(t *testing.T) {
 	if err != nil || len(two) != 2 || two[0].Name != "tcp4-ack" || two[1].Name != "udp4" {
 		t.Errorf("two names select %v (%v)", two, err)
 	}
-	if _, err := SelectCases([]string{"tcp5"}); err == nil || !strings.Contains(err.Error(), `"tcp5" is not one of tcp4-ack`) {
+	options, err := SelectCases([]string{"udp4", AllOptions})
+	if err != nil || len(options) != 1+len(OptionCases()) || options[0].Name != "udp4" {
+		t.Errorf("all options and another select %d cases (%v), want %d", len(options), err, 1+len(OptionCases()))
+	}
+	if _, err := SelectCases([]string{"tcp5"}); err == nil || !strings.Contains(err.Error(), `"tcp5" is not one of options, tcp4-ack`) {
 		t.Errorf("an unknown name gives %v", err)
 	}
 }

@@ -36,6 +36,8 @@ type ChurnOptions struct {
 	Runs int
 	// Seed decides which flows there are and what changes, but not how the two meet in time.
 	Seed uint64
+	// Gate makes broken promises errors of the report.
+	Gate bool
 	// Log gets one line for each run; nil for none.
 	Log *slog.Logger
 }
@@ -103,7 +105,7 @@ func Churn(ctx context.Context, o ChurnOptions) (ChurnReport, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := ChurnReport{
-		Machine: ReadMachine(), Flows: o.Flows, Servers: o.Servers, Window: o.Window.Seconds(), Seed: o.Seed,
+		Head: newHead(KindChurn), Gated: o.Gate, Flows: o.Flows, Servers: o.Servers, Window: o.Window.Seconds(), Seed: o.Seed,
 		Rows: make([]ChurnRow, len(o.Modes)*len(o.Scenarios)),
 	}
 	g, groupCtx := errgroup.WithContext(ctx)
@@ -119,8 +121,10 @@ func Churn(ctx context.Context, o ChurnOptions) (ChurnReport, error) {
 			})
 		}
 	}
-	if err := g.Wait(); err != nil {
-		return ChurnReport{}, fmt.Errorf("measure churn: %w", errors.Join(context.Cause(ctx), err))
+	err := g.Wait()
+	if r.end(err); err != nil {
+		r.Rows = slices.DeleteFunc(r.Rows, func(row ChurnRow) bool { return row.Scenario == "" })
+		return r, fmt.Errorf("measure churn: %w", errors.Join(context.Cause(ctx), err))
 	}
 	return r, nil
 }

@@ -80,7 +80,7 @@ func newChurnRun(o ChurnOptions, s Scenario, mode lb.FlowMode) (*churnRun, error
 	if r.wire, err = openWire(vip.VIP); err != nil {
 		return r, err
 	}
-	settings := ChurnSettings{VIP: vip, Window: o.Window, Servers: len(r.servers.all), Flows: max(8*o.Flows, minTable), NextHop: nextHop()}
+	settings := ChurnSettings{VIP: vip, Window: o.Window, Servers: len(r.servers.all), Flows: max(8*o.Flows, minTable), NextHop: NextHop()}
 	for i := range r.balancers {
 		b, err := o.New(settings)
 		if err != nil {

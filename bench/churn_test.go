@@ -41,7 +41,7 @@ func quickChurn(t *testing.T, names ...string) ChurnOptions {
 		t.Fatal(err)
 	}
 	return ChurnOptions{
-		Flows: 200, Servers: 10, Window: 2 * time.Second, Seed: 1,
+		Flows: 200, Servers: 10, Window: 2 * time.Second, Seed: 1, Gate: true,
 		Modes: []lb.FlowMode{lb.FlowTransitions}, Scenarios: scenarios,
 	}
 }
@@ -138,13 +138,13 @@ func TestSelectScenarios(t *testing.T) {
 }
 
 func TestChurnReport(t *testing.T) {
-	r := ChurnReport{Machine: testMachine(), Flows: 100, Servers: 10, Window: 4, Seed: 1, Rows: []ChurnRow{
+	r := ChurnReport{Head: testHead(KindChurn), Gated: true, Flows: 100, Servers: 10, Window: 4, Seed: 1, Rows: []ChurnRow{
 		{Scenario: "add", Mode: "transitions", Changes: 3, Began: 120, Packets: 999, Promised: true},
 		{Scenario: "add", Mode: "never", Changes: 3, Began: 140, Packets: 998, Moved: 20, Ages: []AgeRow{{AgeOlder, 0, 20}}},
 		{Scenario: "flap", Mode: "transitions", Moved: 2, Dropped: 1, Lost: 4, Refused: 4, Promised: true, Ages: []AgeRow{{AgeBetween, 7, 2}}},
 	}}
 	var text bytes.Buffer
-	if err := r.WriteText(&text); err != nil {
+	if err := WriteText(&text, r); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

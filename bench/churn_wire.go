@@ -86,7 +86,7 @@ func (s *side) openUnnamed() error {
 		if s.ns, err = netns.New(); err != nil {
 			return fmt.Errorf("make namespace: %v", err)
 		}
-		if s.handle, err = netlink.NewHandleAt(s.ns); err != nil {
+		if s.handle, err = netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE); err != nil {
 			return errors.Join(fmt.Errorf("open netlink in namespace: %v", err), s.ns.Close())
 		}
 		return nil

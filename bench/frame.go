@@ -20,6 +20,7 @@ const (
 	etherVLAN = 0x8100
 
 	protoICMP = 1
+	protoIPIP = 4
 
 	tcpSYN = 0x02
 	tcpACK = 0x10
@@ -86,6 +87,25 @@ func udpDatagram(src, dst uint16, payloadLen int) []byte {
 func icmpEchoRequest(payloadLen int) []byte {
 	b := make([]byte, 8+payloadLen)
 	b[0] = 8
+	binary.BigEndian.PutUint16(b[2:], internetChecksum(b))
+	return b
+}
+
+// quicDatagram has a payload that begins with a long header of type Initial, or with a short one, and a
+// destination connection id of 8 bytes.
+func quicDatagram(src uint16, initial bool) []byte {
+	payload := []byte{0x40, 1, 2, 3, 4, 5, 6, 7, 8}
+	if initial {
+		payload = []byte{0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0}
+	}
+	b := udpDatagram(src, quicPort, 32)
+	copy(b[8:], payload)
+	return b
+}
+
+// icmpTooBig quotes the beginning of a packet that a server sent from the VIP.
+func icmpTooBig(quoted []byte) []byte {
+	b := append([]byte{3, 4, 0, 0, 0, 0, 5, 0}, quoted[:28]...) // fragmentation needed, MTU 1280
 	binary.BigEndian.PutUint16(b[2:], internetChecksum(b))
 	return b
 }

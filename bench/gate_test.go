@@ -4,6 +4,7 @@
 package bench
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -39,7 +40,7 @@ func TestJudge(t *testing.T) {
 		{"other number of flows", []Row{{Target: Remora, Case: "tcp4-ack", Flows: 2, Ratios: []float64{0.1}}}, ipip, 0, "gate: remora, tcp4-ack, 1 flow: remora was not measured"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			js := Judge(Report{Unit: Unit, Rows: tc.rows}, []Limit{tc.limit})
+			js := Judge(ProgramReport{Unit: Unit, Rows: tc.rows}, []Limit{tc.limit})
 			got := ""
 			if err := JudgementError(js); err != nil {
 				got = err.Error()
@@ -78,6 +79,51 @@ func TestLimitsAreMeasured(t *testing.T) {
 				t.Errorf("the gate does not measure case %s", name)
 			}
 		}
+	}
+}
+
+// What failed is measured again, with all that it is compared with, and its reloads are added.
+func TestGateRepeats(t *testing.T) {
+	ack := Limit{Target: Remora, Case: "tcp4-ack", Flows: 1, Over: Unit, Max: 0.65}
+	gue := Limit{Target: RemoraGUE, Case: "tcp4-ack", Flows: 1, Over: Remora, Max: 1.15}
+	syn := Limit{Target: Remora, Case: "tcp4-syn", Flows: 1, Over: Remora, OverCase: "tcp4-ack", Max: 1.1}
+	other := Limit{Target: Remora, Case: "udp4", Flows: 1, Over: Unit, Max: 0.65}
+	limits := []Limit{syn, ack, gue, other}
+	row := func(target, name string, ratios ...float64) Row {
+		return Row{Target: target, Case: name, UnitCase: name, Flows: 1, Verdict: "tx", Ratio: median(ratios), Ratios: ratios}
+	}
+	report := func(synRatio, udp float64) ProgramReport {
+		return ProgramReport{Head: testHead(KindProg), Unit: Unit, Rows: []Row{
+			row(Remora, "tcp4-ack", 0.6), row(RemoraGUE, "tcp4-ack", 0.6), row(Remora, "tcp4-syn", synRatio), row(Remora, "udp4", udp),
+		}}
+	}
+	for _, tc := range []struct {
+		name      string
+		syn, udp  float64
+		otherCPUs bool
+		want      []Limit
+	}{
+		{"all is well", 0.6, 0.6, false, nil},
+		{"a limit", 0.7, 0.6, true, []Limit{syn, ack, gue}},
+		{"the record", 0.6, 0.64, false, []Limit{other}},
+		{"the record of another machine", 0.6, 0.64, true, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			record, r := report(0.6, 0.6), report(tc.syn, tc.udp)
+			if tc.otherCPUs {
+				record.Machine.CPUs = 64
+			}
+			if err := r.judgeAll(limits, record); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, r.failed(limits)); diff != "" {
+				t.Error(diff)
+			}
+			r.add(report(0.6, 0.6))
+			if err := errors.Join(r.judgeAll(limits, record), r.Err()); err != nil || len(r.Rows[0].Ratios) != 2 {
+				t.Errorf("after a better reload it gives %v, %+v", err, r.Rows[0])
+			}
+		})
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // side is one end of the veth pair, in a network namespace of its own.
@@ -64,7 +65,7 @@ func (s *side) open(name string) error {
 			return fmt.Errorf("make namespace %q: %v", name, err)
 		}
 		s.name, s.ns = name, ns
-		if s.handle, err = netlink.NewHandleAt(ns); err != nil {
+		if s.handle, err = netlink.NewHandleAt(ns, unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("open netlink in namespace %q: %v", name, err)
 		}
 		return nil

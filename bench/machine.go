@@ -22,8 +22,14 @@ type Machine struct {
 	// Mitigations are the kernel's, in the form NAME: TEXT; those not needed are left out.
 	Mitigations []string `json:"mitigations"`
 	JIT         string   `json:"jit"`
-	// Load holds the three load averages at the start.
-	Load string `json:"load"`
+	// Governor is the policy of the CPUs' clock; "none" where the kernel does not set it, as in most
+	// virtual machines.
+	Governor string `json:"governor"`
+	// Virtual tells that the machine is a virtual one.
+	Virtual bool `json:"virtual"`
+	// Load holds the three load averages at the start, LoadAfter those at the end.
+	Load      string `json:"load"`
+	LoadAfter string `json:"load_after,omitempty"`
 	// RunStats is kernel.bpf_stats_enabled, which adds two clock reads to each run of a program.
 	RunStats bool `json:"run_stats"`
 }
@@ -32,7 +38,7 @@ type Machine struct {
 func ReadMachine() Machine {
 	m := Machine{
 		Kernel: "unknown", Arch: runtime.GOARCH, CPU: cpuModel(), CPUs: runtime.NumCPU(), Mitigations: mitigations(),
-		JIT: "unknown", Load: "unknown",
+		JIT: "unknown", Governor: governor(), Virtual: isVirtual(), Load: loadAverages(),
 		RunStats: readLine("/proc/sys/kernel/bpf_stats_enabled") == "1",
 	}
 	var u unix.Utsname
@@ -45,18 +51,62 @@ func ReadMachine() Machine {
 	case "1", "2":
 		m.JIT = "on"
 	}
-	if f := strings.Fields(readLine("/proc/loadavg")); len(f) >= 3 {
-		m.Load = strings.Join(f[:3], " ")
-	}
 	return m
 }
 
 func (m Machine) facts() []string {
+	kind, load := "", m.Load
+	if m.Virtual {
+		kind = " (virtual machine)"
+	}
+	if m.LoadAfter != "" {
+		load += ", at the end " + m.LoadAfter
+	}
 	return []string{
 		"kernel " + m.Kernel + " " + m.Arch + ", JIT " + m.JIT,
-		m.CPU + ", CPUs of this process: " + decimal(m.CPUs) + ", load " + m.Load,
+		m.CPU + kind + ", CPUs of this process: " + decimal(m.CPUs) + ", governor " + m.Governor + ", load " + load,
 		"mitigations: " + strings.Join(m.Mitigations, "; "),
 	}
+}
+
+// differences names what two machines differ in, but for their load.
+func (m Machine) differences(other Machine) (changed []string) {
+	for _, f := range []struct{ name, old, new string }{
+		{"kernel", m.Kernel, other.Kernel},
+		{"architecture", m.Arch, other.Arch},
+		{"CPU", m.CPU, other.CPU},
+		{"CPUs", decimal(m.CPUs), decimal(other.CPUs)},
+		{"governor", m.Governor, other.Governor},
+		{"JIT", m.JIT, other.JIT},
+		{"mitigations", strings.Join(m.Mitigations, "; "), strings.Join(other.Mitigations, "; ")},
+	} {
+		if f.old != f.new {
+			changed = append(changed, f.name+": "+f.old+" -> "+f.new)
+		}
+	}
+	return changed
+}
+
+// loadAverages are the three of /proc/loadavg.
+func loadAverages() string {
+	f := strings.Fields(readLine("/proc/loadavg"))
+	if len(f) < 3 {
+		return "unknown"
+	}
+	return strings.Join(f[:3], " ")
+}
+
+// governor is that of the first CPU; all have the same, as a rule.
+func governor() string {
+	if g := readLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"); g != "" {
+		return g
+	}
+	return "none"
+}
+
+func isVirtual() bool {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	return err == nil && strings.Contains(string(b), " hypervisor")
 }
 
 func (m Machine) notes() []string {

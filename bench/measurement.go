@@ -13,13 +13,12 @@ import (
 
 // measurement collects what a report is made of. One goroutine at a time uses it.
 type measurement struct {
-	kind, unit string
-	targets    []Target // the unit or baseline first
-	points     []*point
-	programs   []Program
-	loadMS     map[string][]float64
-	notes      []string
-	machine    Machine
+	head     Head
+	unit     string
+	targets  []Target // the unit or baseline first
+	points   []*point
+	programs []Program
+	loadMS   map[string][]float64
 }
 
 // point is one row of a report in the making: a target with a case and a number of flows.
@@ -40,8 +39,7 @@ type point struct {
 }
 
 func newMeasurement(kind, unit string, targets []Target) *measurement {
-	m := &measurement{kind: kind, unit: unit, loadMS: map[string][]float64{}, machine: ReadMachine()}
-	m.note(m.machine.notes()...)
+	m := &measurement{head: newHead(kind), unit: unit, loadMS: map[string][]float64{}}
 	first := UnitTarget()
 	if unit != Unit {
 		first = dropTarget()
@@ -55,13 +53,7 @@ func newMeasurement(kind, unit string, targets []Target) *measurement {
 	return m
 }
 
-func (m *measurement) note(notes ...string) {
-	for _, n := range notes {
-		if !slices.Contains(m.notes, n) {
-			m.notes = append(m.notes, n)
-		}
-	}
-}
+func (m *measurement) note(notes ...string) { m.head.note(notes...) }
 
 // load loads all targets. The closer must be called in any case.
 func (m *measurement) load(ctx context.Context) (map[string]*ebpf.Program, func() error, error) {
@@ -92,6 +84,17 @@ func (m *measurement) load(ctx context.Context) (map[string]*ebpf.Program, func(
 	return programs, closeAll, nil
 }
 
+// endEarly keeps what there is of the first reload, if that was not completed. Of later ones, which are not
+// whole, nothing counts.
+func (m *measurement) endEarly() {
+	if slices.ContainsFunc(m.points, func(p *point) bool { return len(p.rels) > 0 }) {
+		return
+	}
+	measured := func(p *point) bool { return len(p.samples) > 0 }
+	m.points = slices.DeleteFunc(m.points, func(p *point) bool { return !measured(p) || !measured(p.unit) })
+	m.endReload()
+}
+
 // endReload turns the samples of one reload into one figure of each point.
 func (m *measurement) endReload() {
 	for _, p := range m.points {
@@ -107,15 +110,20 @@ func (m *measurement) endReload() {
 }
 
 // report makes the rows: the median over the reloads, each of which is compared with the unit of
-// the same reload.
-func (m *measurement) report() Report {
-	r := Report{Kind: m.kind, Unit: m.unit, Machine: m.machine, Notes: m.notes}
+// the same reload. err is what ended the measurement early, if anything did.
+func (m *measurement) report(err error) ProgramReport {
+	if m.head.end(err); err != nil {
+		m.endEarly()
+	}
+	r := ProgramReport{Head: m.head, Unit: m.unit}
 	for _, p := range m.programs {
 		p.LoadMS = median(m.loadMS[p.Name])
 		r.Programs = append(r.Programs, p)
 	}
 	for _, p := range m.points {
-		r.Rows = append(r.Rows, m.row(p))
+		if len(p.rels) > 0 || err == nil {
+			r.Rows = append(r.Rows, m.row(p))
+		}
 	}
 	return r
 }
@@ -132,7 +140,7 @@ func (m *measurement) row(p *point) Row {
 		return row
 	}
 	for i, rel := range p.rels {
-		if m.kind == kindVeth {
+		if m.head.Kind == KindVeth {
 			row.Ratios = append(row.Ratios, 1+rel) // the unit is the baseline
 		} else if p.unit.rels[i] != 0 {
 			row.Ratios = append(row.Ratios, rel/p.unit.rels[i])
@@ -140,7 +148,7 @@ func (m *measurement) row(p *point) Row {
 	}
 	row.Ratio, row.Spread = median(row.Ratios), halfRange(row.Ratios)
 	row.NetP10, row.NetMedian = quantile(p.nets, 0.1), median(p.nets)
-	if m.kind == kindVeth {
+	if m.head.Kind == KindVeth {
 		row.PathP10 = quantile(p.paths, 0.1)
 	}
 	return row
@@ -159,6 +167,7 @@ func readProgram(name string, p *ebpf.Program) Program {
 	if n, err := info.JitedSize(); err == nil {
 		r.JITedBytes = n
 	}
+	r.Tag = info.Tag
 	r.Walked, _ = info.VerifiedInstructions()
 	return r
 }

@@ -17,22 +17,23 @@ import (
 // Prog measures programs alone, with BPF_PROG_TEST_RUN behind the rewind stub: each target with each
 // case and number of flows (powers of two). lb_stats is measured beside them and is the unit of all
 // ratios. Verdict and growth are checked before anything is timed; a wrong one makes a row with an
-// error instead of figures. Needs root. The error tells that nothing could be measured; it wraps
-// ctx's once that is done.
-func Prog(ctx context.Context, o Options, targets []Target, cases []Case, flows []int) (Report, error) {
+// error instead of figures. Needs root. The error tells that not all could be measured; it wraps
+// ctx's once that is done, and the report has what was measured until then.
+func Prog(ctx context.Context, o Options, targets []Target, cases []Case, flows []int) (ProgramReport, error) {
 	if err := validate(o, targets, cases, flows); err != nil {
-		return Report{}, fmt.Errorf("measure programs: %w", err)
+		return ProgramReport{}, fmt.Errorf("measure programs: %w", err)
 	}
-	m := newMeasurement(kindProg, Unit, targets)
+	m := newMeasurement(KindProg, Unit, targets)
 	m.planProg(o.Limits, cases, flows)
 	for i := range o.Reloads {
 		start := time.Now()
+		o.Progress.begin(i, o.Reloads)
 		if err := m.reloadProg(ctx, o); err != nil {
-			return Report{}, fmt.Errorf("measure programs: %w", err)
+			return m.report(err), fmt.Errorf("measure programs: %w", err)
 		}
 		o.log().Info("measured", "reload", i+1, "of", o.Reloads, "took", time.Since(start).Round(time.Millisecond))
 	}
-	return m.report(), nil
+	return m.report(nil), nil
 }
 
 func validate(o Options, targets []Target, cases []Case, flows []int) error {
@@ -47,6 +48,9 @@ func validate(o Options, targets []Target, cases []Case, flows []int) error {
 	}
 	for _, c := range cases {
 		errs = append(errs, c.validate(), c.unit().validate())
+		if !slices.ContainsFunc(targets, func(t Target) bool { return t.takes(c) }) {
+			errs = append(errs, fmt.Errorf("case %q: no target has VIPs with options", c.Name))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -60,7 +64,7 @@ func (m *measurement) planProg(limits []Limit, cases []Case, flows []int) {
 				continue
 			}
 			for _, t := range m.targets {
-				if t.Name == Unit || len(limits) > 0 && !isNeeded(limits, t.Name, c.Name, n) {
+				if t.Name == Unit || !t.takes(c) || len(limits) > 0 && !isNeeded(limits, t.Name, c.Name, n) {
 					continue
 				}
 				unit := m.unitPoint(c, n)
@@ -107,7 +111,7 @@ func (m *measurement) reloadProg(ctx context.Context, o Options) (err error) {
 	}
 	err = onThread(func() error {
 		m.note(settle(o.CPU, o.FIFO)...)
-		return m.runStubs(ctx, o.Rounds, stubs)
+		return m.runStubs(ctx, o, stubs)
 	})
 	if err != nil {
 		return err
@@ -136,8 +140,9 @@ func (p *point) ready(program *ebpf.Program) *stub {
 
 // runStubs runs each stub once a round, in random order, so that no point meets a busy machine
 // more often than another.
-func (m *measurement) runStubs(ctx context.Context, rounds int, stubs map[*point]*stub) error {
-	for round := range rounds {
+func (m *measurement) runStubs(ctx context.Context, o Options, stubs map[*point]*stub) error {
+	for round := range o.Rounds {
+		o.Progress.part(round, o.Rounds)
 		for _, i := range rand.Perm(len(m.points)) {
 			if err := ctx.Err(); err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -92,6 +93,22 @@ func TestProgEnds(t *testing.T) {
 	target.Load = func() (*ebpf.Program, io.Closer, error) { return nil, nil, errors.New("no such program") }
 	if _, err := Prog(t.Context(), quick(), []Target{target}, ack, []int{1}); err == nil || !strings.Contains(err.Error(), "load drop: no such program") {
 		t.Errorf("a target that cannot be loaded gives %v", err)
+	}
+}
+
+// What was measured before an interruption is kept, also of the first reload.
+func TestProgInterrupted(t *testing.T) {
+	require.Root(t)
+	o := quick()
+	o.Rounds = 1 << 30
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	r, err := Prog(ctx, o, []Target{floor(t, "tx")}, []Case{caseNamed(t, "tcp4-ack")}, []int{1})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it gives %v", err)
+	}
+	if err := r.validate(); err != nil || !r.Interrupted || len(r.Rows) != 2 || len(r.Rows[1].Ratios) != 1 {
+		t.Errorf("report is %+v, %v", r, err)
 	}
 }
 

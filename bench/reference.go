@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -17,6 +18,8 @@ import (
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS rewind bpf/rewind.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS veth bpf/veth.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS churn bpf/churn.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
+//go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS generator bpf/generator.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
+//go:generate go tool bpf2go -cc clang-19 -target bpfel -cflags $BPF_CFLAGS sink bpf/sink.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3
 
 // Unit is the name of the reference program whose cost is 1.
 const Unit = "lb_stats"
@@ -39,6 +42,11 @@ func Floors() []Target {
 		referenceTarget("encap_const", constant(Expectation{lb.TX, 20})),
 		referenceTarget("lb_ring", ringOnly4),
 	}
+}
+
+// isFloor tells whether a target is a reference program.
+func isFloor(name string) bool {
+	return name == Unit || slices.ContainsFunc(Floors(), func(t Target) bool { return t.Name == name })
 }
 
 func referenceTarget(name string, expect func(Case) Expectation) Target {
@@ -102,7 +110,7 @@ func fillReference(maps map[string]*ebpf.Map) error {
 	if m := maps["ref_reals"]; m != nil {
 		for i := 1; i <= realsByVIP; i++ {
 			addr := backend4(i).As4()
-			real := referenceReal{Dst: binary.NativeEndian.Uint32(addr[:]), Mac: nextHop().MAC}
+			real := referenceReal{Dst: binary.NativeEndian.Uint32(addr[:]), Mac: NextHop().MAC}
 			if err := m.Put(uint32(i), real); err != nil {
 				return fmt.Errorf("write real %d: %w", i, err)
 			}

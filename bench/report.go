@@ -4,36 +4,30 @@
 package bench
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Report is what Prog and Veth have measured.
-type Report struct {
-	// Kind is "prog" or "veth".
-	Kind string `json:"kind"`
+// ProgramReport is what Prog and Veth have measured.
+type ProgramReport struct {
+	Head
 	// Unit is the program whose cost is 1: lb_stats for prog, drop for veth.
-	Unit    string  `json:"unit"`
-	Machine Machine `json:"machine"`
-	// Notes say what makes the figures less certain.
-	Notes    []string    `json:"notes,omitempty"`
+	Unit     string      `json:"unit"`
 	Programs []Program   `json:"programs"`
 	Rows     []Row       `json:"rows"`
 	Gate     []Judgement `json:"gate,omitempty"`
+	// Record is the comparison with an earlier report that was asked for.
+	Record *Comparison `json:"record,omitempty"`
 }
-
-const (
-	kindProg = "prog"
-	kindVeth = "veth"
-)
 
 // Program is the size of a target, as the kernel tells it; 0 is unknown.
 type Program struct {
-	Name         string `json:"name"`
+	Name string `json:"name"`
+	// Tag is the kernel's hash of the instructions; "" is unknown.
+	Tag          string `json:"tag"`
 	Instructions int    `json:"instructions"`
 	JITedBytes   uint32 `json:"jited_bytes"`
 	// Walked is the number of instructions that the verifier went through.
@@ -67,33 +61,22 @@ type Row struct {
 	Lost    uint64  `json:"lost,omitempty"`
 }
 
-// WriteText writes tables for people.
-func (r Report) WriteText(w io.Writer) error { return r.sheet().writeText(w) }
-
-// WriteMarkdown writes tables for documents.
-func (r Report) WriteMarkdown(w io.Writer) error { return r.sheet().writeMarkdown(w) }
-
-// WriteJSON writes everything.
-func (r Report) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
-
-func (r Report) sheet() sheet {
-	s := sheet{facts: r.Machine.facts(), notes: r.Notes}
-	s.tables = append(s.tables, r.rowTable(), r.programTable())
+func (r ProgramReport) sheet() sheet {
+	s := r.Head.sheet(r.rowTable(), r.programTable())
 	if len(r.Gate) > 0 {
 		s.tables = append(s.tables, gateTable(r.Gate))
+	}
+	if r.Record != nil {
+		record := r.Record.sheet()
+		s.notes = append(s.notes, record.facts...)
+		s.tables = append(s.tables, record.tables...)
 	}
 	return s
 }
 
-func (r Report) rowTable() table {
+func (r ProgramReport) rowTable() table {
 	t := table{header: []string{"target", "case", "flows", "verdict", "grows", "x " + r.Unit, "net ns p10", "median"}}
-	if r.Kind == kindVeth {
+	if r.Kind == KindVeth {
 		t.header = append(t.header, "path ns", "Mpps", "lost")
 	}
 	for _, row := range r.Rows {
@@ -107,7 +90,7 @@ func (r Report) rowTable() table {
 			ratio += " (of " + row.UnitCase + ")"
 		}
 		cells = append(cells, ratio, fixed(row.NetP10, 1), fixed(row.NetMedian, 1))
-		if r.Kind == kindVeth {
+		if r.Kind == KindVeth {
 			cells = append(cells, fixed(row.PathP10, 0), fixed(mpps(row.PathP10), 2), strconv.FormatUint(row.Lost, 10))
 		}
 		t.rows = append(t.rows, cells)
@@ -123,19 +106,84 @@ func mpps(ns float64) float64 {
 	return 1e3 / ns
 }
 
-func (r Report) programTable() table {
-	t := table{header: []string{"program", "instructions", "JITed bytes", "walked", "load ms"}}
+func (r ProgramReport) programTable() table {
+	t := table{header: []string{"program", "tag", "instructions", "JITed bytes", "walked", "load ms"}}
 	for _, p := range r.Programs {
 		t.rows = append(t.rows, []string{
-			p.Name, decimal(p.Instructions), decimal(int(p.JITedBytes)), decimal(int(p.Walked)), fixed(p.LoadMS, 1),
+			p.Name, p.Tag, decimal(p.Instructions), decimal(int(p.JITedBytes)), decimal(int(p.Walked)), fixed(p.LoadMS, 1),
 		})
 	}
 	return t
 }
 
-// Err returns one error for all rows without figures and all rows with lost frames, nil if there
-// are none.
-func (r Report) Err() error {
+// figures has one chart for each number of flows. Bars of Prog show the limits that are judged, too.
+func (r ProgramReport) figures() (all []figure) {
+	var flows []int
+	for _, row := range r.Rows {
+		if !slices.Contains(flows, row.Flows) {
+			flows = append(flows, row.Flows)
+		}
+	}
+	what, reference := "Cost of a packet", 1.0
+	if r.Kind == KindVeth {
+		what = "Time of the whole path"
+	}
+	for _, n := range flows {
+		all = append(all, barChart(what+", "+flowsText(n), "x "+r.Unit, reference, r.Unit, r.bars(n)))
+	}
+	if r.Kind == KindVeth {
+		all = append(all, r.rateFigure())
+	}
+	return all
+}
+
+func (r ProgramReport) bars(flows int) (bars []bar) {
+	for _, row := range r.Rows {
+		if row.Flows != flows || row.Error != "" {
+			continue
+		}
+		b := bar{label: row.Target + ", " + row.Case, value: row.Ratio, isReference: isFloor(row.Target)}
+		b.least, b.most = slices.Min(row.Ratios), slices.Max(row.Ratios)
+		for _, j := range r.Gate {
+			if j.Target == row.Target && j.Case == row.Case && j.Flows == flows && j.Over == r.Unit {
+				b.mark, b.fail = j.Max, j.Problem != ""
+			}
+		}
+		bars = append(bars, b)
+	}
+	return bars
+}
+
+func (r ProgramReport) rateFigure() figure {
+	var bars []bar
+	for _, row := range r.Rows {
+		if row.Error == "" {
+			bars = append(bars, bar{label: row.Target + ", " + row.Case + ", " + flowsText(row.Flows), value: mpps(row.PathP10), isReference: isFloor(row.Target)})
+		}
+	}
+	return barChart("Rate of one core for the whole path: generate, receive, balance, send, sink", "Mpps", 0, "", bars)
+}
+
+func (r ProgramReport) validate() error {
+	var c checks
+	c.that(r.Unit != "", "unit: it is missing")
+	c.that(len(r.Rows) > 0 || r.Interrupted, "rows: there are none")
+	for i, row := range r.Rows {
+		at := fmt.Sprintf("rows[%d]", i)
+		c.that(row.Target != "" && row.Case != "" && row.UnitCase != "", "%s: target or case is missing", at)
+		c.that(ValidateFlows([]int{row.Flows}) == nil, "%s.flows: %d is not a power of two", at, row.Flows)
+		c.that((row.Error == "") == (len(row.Ratios) > 0), "%s: it has neither figures nor an error, or both", at)
+		c.figure(at+".path_p10_ns", row.PathP10)
+		for _, ratio := range append(row.Ratios, row.Ratio, row.Spread, row.NetP10, row.NetMedian) {
+			c.that(ratio > -maxFigure && ratio < maxFigure, "%s: %g is no figure", at, ratio)
+		}
+	}
+	return c.err()
+}
+
+// Err returns one error for all rows without figures, all rows with lost frames, all limits that are not
+// met, and all that is worse than the record; nil if there are none.
+func (r ProgramReport) Err() error {
 	var errs []error
 	for _, row := range r.Rows {
 		if row.Error != "" {
@@ -144,6 +192,9 @@ func (r Report) Err() error {
 		if row.Lost > 0 {
 			errs = append(errs, fmt.Errorf("%s, %s, %s: %d frames lost", row.Target, row.Case, flowsText(row.Flows), row.Lost))
 		}
+	}
+	if errs = append(errs, JudgementError(r.Gate)); r.Record != nil {
+		errs = append(errs, r.Record.Err())
 	}
 	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -16,15 +17,19 @@ import (
 func testMachine() Machine {
 	return Machine{
 		Kernel: "6.18.0", Arch: "amd64", CPU: "Model 1", CPUs: 2, Mitigations: []string{"spectre_v2: Retpolines", "retbleed: Safe RET"},
-		JIT: "on", Load: "0.42 0.20 0.09",
+		JIT: "on", Governor: "none", Virtual: true, Load: "0.42 0.20 0.09", LoadAfter: "1.00 0.50 0.20",
 	}
 }
 
-func testReport() Report {
-	r := Report{
-		Kind: kindProg, Unit: Unit, Machine: testMachine(), Notes: []string{"not in the real-time class: operation not permitted"},
+func testHead(kind string) Head {
+	return Head{Schema: Schema, Kind: kind, Taken: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Machine: testMachine()}
+}
+
+func testReport() ProgramReport {
+	r := ProgramReport{
+		Head: testHead(KindProg), Unit: Unit,
 		Programs: []Program{
-			{Name: Unit, Instructions: 217, JITedBytes: 913, Walked: 234, LoadMS: 5.04},
+			{Name: Unit, Tag: "0123456789abcdef", Instructions: 217, JITedBytes: 913, Walked: 234, LoadMS: 5.04},
 			{Name: Remora, Instructions: 800, JITedBytes: 3362, Walked: 1423, LoadMS: 12},
 		},
 		Rows: []Row{
@@ -34,6 +39,7 @@ func testReport() Report {
 			{Target: Remora, Case: "not-a-vip", UnitCase: "not-a-vip", Flows: 1, Verdict: "drop", Error: "verdict and growth are drop +0, expected pass +0"},
 		},
 	}
+	r.note("not in the real-time class: operation not permitted")
 	r.Gate = Judge(r, []Limit{
 		{Target: Remora, Case: "tcp4-ack", Flows: 1, Over: Unit, Max: 0.65},
 		{Target: Remora, Case: "not-a-vip", Flows: 1, Over: Unit, Max: 0.55},
@@ -41,9 +47,9 @@ func testReport() Report {
 	return r
 }
 
-func testVethReport() Report {
-	return Report{
-		Kind: kindVeth, Unit: "drop", Machine: testMachine(),
+func testVethReport() ProgramReport {
+	return ProgramReport{
+		Head: testHead(KindVeth), Unit: "drop",
 		Programs: []Program{{Name: "drop", Instructions: 2, JITedBytes: 23, Walked: 2, LoadMS: 0.6}},
 		Rows: []Row{
 			{Target: "drop", Case: "tcp4-ack", UnitCase: "tcp4-ack", Flows: 1, Verdict: "drop", Ratio: 1, PathP10: 133.2},
@@ -54,7 +60,7 @@ func testVethReport() Report {
 
 func testRingReport() RingReport {
 	return RingReport{
-		Machine: testMachine(),
+		Head: testHead(KindRing),
 		Rows: []RingRow{
 			{Size: 65537, Members: 100, Build: Spread{1.6, 1.73, 1.9}, Full: Spread{0.1, 0.2, 0.3}, Change: Spread{0.04, 0.05, 0.06}, Same: Spread{0.04, 0.04, 0.05}, Changed: 1002},
 			{Size: 4093, Members: 4000, Weighted: true, Build: Spread{1, 2, 3}},
@@ -65,18 +71,16 @@ func testRingReport() RingReport {
 // TestReportFormats compares with testdata; UPDATE_GOLDEN=1 writes it anew, to be read before it is
 // committed.
 func TestReportFormats(t *testing.T) {
-	for name, write := range map[string]func(io.Writer) error{
-		"prog.txt":  testReport().WriteText,
-		"prog.md":   testReport().WriteMarkdown,
-		"prog.json": testReport().WriteJSON,
-		"veth.txt":  testVethReport().WriteText,
-		"veth.md":   testVethReport().WriteMarkdown,
-		"ring.txt":  testRingReport().WriteText,
-		"ring.json": testRingReport().WriteJSON,
+	for name, r := range map[string]Report{
+		"prog.txt": testReport(), "prog.md": testReport(), "prog.json": testReport(),
+		"veth.txt": testVethReport(), "veth.md": testVethReport(),
+		"ring.txt": testRingReport(), "ring.json": testRingReport(),
+		"traffic.txt": testTrafficReport(), "control.txt": testControlReport(),
 	} {
 		t.Run(name, func(t *testing.T) {
+			write := map[string]func(io.Writer, Tabular) error{".txt": WriteText, ".md": WriteMarkdown, ".json": WriteJSON}
 			var got bytes.Buffer
-			if err := write(&got); err != nil {
+			if err := write[filepath.Ext(name)](&got, r); err != nil {
 				t.Fatal(err)
 			}
 			file := filepath.Join("testdata", name)
@@ -97,14 +101,15 @@ func TestReportFormats(t *testing.T) {
 }
 
 func TestReportErr(t *testing.T) {
-	want := "remora, not-a-vip, 1 flow: verdict and growth are drop +0, expected pass +0"
+	want := "remora, not-a-vip, 1 flow: verdict and growth are drop +0, expected pass +0\n" +
+		"gate: remora, not-a-vip, 1 flow: verdict and growth are drop +0, expected pass +0"
 	if err := testReport().Err(); err == nil || err.Error() != want {
 		t.Errorf("Err gives %v, want %q", err, want)
 	}
 	if err := testVethReport().Err(); err == nil || err.Error() != "tx, tcp4-ack, 1 flow: 7 frames lost" {
 		t.Errorf("Err gives %v", err)
 	}
-	if err := (Report{Rows: []Row{{Ratio: 1}}}).Err(); err != nil {
+	if err := (ProgramReport{Rows: []Row{{Ratio: 1}}}).Err(); err != nil {
 		t.Errorf("Err gives %v", err)
 	}
 }

@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/remora-lb/remora/lb"
@@ -59,9 +57,8 @@ func (o RingOptions) Validate() error {
 
 // RingReport is what Ring has measured.
 type RingReport struct {
-	Machine Machine   `json:"machine"`
-	Notes   []string  `json:"notes,omitempty"`
-	Rows    []RingRow `json:"rows"`
+	Head
+	Rows []RingRow `json:"rows"`
 }
 
 // RingRow is one ring. All times are in ms.
@@ -89,6 +86,13 @@ type Spread struct {
 
 func newSpread(x []float64) Spread { return Spread{quantile(x, 0.1), median(x), quantile(x, 0.9)} }
 
+// check adds a problem unless these are figures in order.
+func (s Spread) check(c *checks, at string) {
+	c.that(s.P10 <= s.Median && s.Median <= s.P90, "%s: %s is not in order", at, s)
+	c.figure(at, s.P10)
+	c.figure(at, s.P90)
+}
+
 func (s Spread) String() string {
 	return fmt.Sprintf("%s (%s-%s)", fixed(s.Median, 3), fixed(s.P10, 3), fixed(s.P90, 3))
 }
@@ -99,9 +103,9 @@ func Ring(ctx context.Context, o RingOptions) (RingReport, error) {
 	if err := o.Validate(); err != nil {
 		return RingReport{}, fmt.Errorf("measure rings: %w", err)
 	}
-	r := RingReport{Machine: ReadMachine()}
+	r := RingReport{Head: newHead(KindRing)}
 	err := onThread(func() error {
-		r.Notes = settle(o.CPU, o.FIFO)
+		r.note(settle(o.CPU, o.FIFO)...)
 		for _, size := range o.Sizes {
 			for _, weighted := range []bool{false, true} {
 				for _, n := range o.Members {
@@ -115,8 +119,9 @@ func Ring(ctx context.Context, o RingOptions) (RingReport, error) {
 		}
 		return nil
 	})
+	r.end(err)
 	if err != nil {
-		return RingReport{}, fmt.Errorf("measure rings: %w", err)
+		return r, fmt.Errorf("measure rings: %w", err)
 	}
 	return r, nil
 }
@@ -180,14 +185,31 @@ func ringMembers(n int, weighted bool) []maglev.Member {
 	return ms
 }
 
-// WriteText writes tables for people.
-func (r RingReport) WriteText(w io.Writer) error { return r.sheet().writeText(w) }
+// Err implements Report: a ring that cannot be measured ends the measurement.
+func (r RingReport) Err() error { return nil }
 
-// WriteMarkdown writes tables for documents.
-func (r RingReport) WriteMarkdown(w io.Writer) error { return r.sheet().writeMarkdown(w) }
+func (r RingReport) validate() error {
+	var c checks
+	c.that(len(r.Rows) > 0 || r.Interrupted, "rows: there are none")
+	for i, row := range r.Rows {
+		at := fmt.Sprintf("rows[%d]", i)
+		c.that(row.Size > 1 && row.Members > 1, "%s: size or members is missing", at)
+		for _, s := range []Spread{row.Build, row.Full, row.Change, row.Same} {
+			s.check(&c, at)
+		}
+	}
+	return c.err()
+}
 
-// WriteJSON writes everything.
-func (r RingReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+func (r RingReport) figures() []figure {
+	var bars []bar
+	for _, row := range r.Rows {
+		if !row.Weighted {
+			bars = append(bars, bar{label: fmt.Sprintf("%d slots, %d reals", row.Size, row.Members), value: row.Build.Median, least: row.Build.P10, most: row.Build.P90})
+		}
+	}
+	return []figure{barChart("Building a ring, equal weights", "ms", 0, "", bars)}
+}
 
 func (r RingReport) sheet() sheet {
 	t := table{header: []string{
@@ -203,5 +225,5 @@ func (r RingReport) sheet() sheet {
 			decimal(row.Changed), row.Same.String(),
 		})
 	}
-	return sheet{facts: r.Machine.facts(), notes: slices.Clone(r.Notes), tables: []table{t}}
+	return r.Head.sheet(t)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/maglev"
 )
 
 // Topology is what a balancer under test is filled with. It refers to nothing outside of itself.
@@ -22,11 +23,19 @@ type Topology struct {
 	VIPs []lb.VIPEntry
 	// Reals have the ids from 1 on without a gap.
 	Reals []lb.Real
-	// Rings are indexed by ring id; all slots are stable but of the last three VIPs with packets, of which
-	// one slot in 100, one in 10, and all move. VIPs that get no packets share rings.
+	// Rings are indexed by ring id; all slots are stable but of the last four VIPs with packets, of which
+	// one slot in 100, one in 10, and all move, and all linger. VIPs that get no packets share rings.
 	Rings [][]lb.Slot
 	// FlowTable is how many flows the balancer has room to remember.
 	FlowTable int
+	// Features tells that the program is loaded with all of its features, of which the following says what is used.
+	Features bool
+	// Servers and Routes are where server ids and source routes lead.
+	Servers      []lb.ServerTarget
+	Routes       []lb.RouteTarget
+	SourceRoutes []lb.SourceRoute
+	QUICLB       lb.QUICLB
+	Decap        lb.Decap
 }
 
 // TopologyOptions vary the topology.
@@ -37,9 +46,18 @@ type TopologyOptions struct {
 	ExtraVIPs int
 	// RingSize is the number of slots, a prime; 0 stands for lb.DefaultRingSize.
 	RingSize uint32
+	// Weighted gives every second real of a UDP VIP twice the weight of the others, and builds their rings
+	// as remora does. Otherwise all rings are even, and filled so that they never change.
+	Weighted bool
+	// MTU is that of the link in bytes, 576 to 65535; 0 stands for 1500.
+	MTU int
 	// FlowTable is how many flows there is room to remember, all of which may begin at once, 1 to
 	// 1<<26; 0 stands for 1<<20.
 	FlowTable int
+	// Features loads the program with all of its features, none of which a packet uses.
+	Features bool
+	// OptionVIPs adds the VIPs of OptionCases, each with 100 reals and a ring of its own, and so all features.
+	OptionVIPs bool
 }
 
 // SmallRing is a ring size for which the way from hash to slot is not Katran's modulo.
@@ -51,15 +69,21 @@ const (
 	linkMTU      = 1500
 )
 
-// RemoraTarget is the product's program, loaded with a topology by load: the target Remora, or
-// RemoraGUE if the topology asks for GUE, which puts 8 bytes of UDP into what is forwarded.
+// RemoraTarget is the product's program, loaded with a topology by load: the target Remora, or RemoraOptions or
+// RemoraFeatures if the topology asks for those, or RemoraGUE if it asks for GUE, which puts 8 bytes of UDP into what
+// is forwarded.
 func RemoraTarget(o TopologyOptions, load func(Topology) (*ebpf.Program, io.Closer, error)) (Target, error) {
 	topology, err := NewTopology(o)
 	if err != nil {
 		return Target{}, err
 	}
 	t := Target{Name: Remora, Load: func() (*ebpf.Program, io.Closer, error) { return load(topology) }}
-	if o.GUE {
+	switch {
+	case o.OptionVIPs:
+		t.Name, t.Options = RemoraOptions, true
+	case o.Features:
+		t.Name = RemoraFeatures
+	case o.GUE:
 		t.Name = RemoraGUE
 		t.Expect = func(c Case) Expectation {
 			e := c.Expect
@@ -76,9 +100,13 @@ func RemoraTarget(o TopologyOptions, load func(Topology) (*ebpf.Program, io.Clos
 type addressPlan struct {
 	// The VIPs, by their own family and that of their reals; none is not one of them.
 	vip4, vip4To6, vip6, vip6To4, none netip.Addr
+	// lingering is that of a VIP all of whose slots linger.
+	lingering netip.Addr
 	// moving are those of VIPs with slots that move: of every so many slots one.
 	moving           []movingVIP
 	client4, client6 netip.Addr
+	// decap is where packets are decapsulated that come from tunnelSource.
+	decap, tunnelSource netip.Addr
 }
 
 // movingVIP is a VIP of which one in so many slots moves.
@@ -94,6 +122,11 @@ func addresses() addressPlan {
 			{netip.AddrFrom4([4]byte{198, 51, 100, 12}), 10},
 			{netip.AddrFrom4([4]byte{198, 51, 100, 13}), 1},
 		},
+		lingering: netip.AddrFrom4([4]byte{198, 51, 100, 14}),
+
+		decap:        netip.AddrFrom4([4]byte{192, 0, 2, 100}),
+		tunnelSource: netip.AddrFrom4([4]byte{192, 0, 2, 99}),
+
 		vip4:    netip.AddrFrom4([4]byte{198, 51, 100, 1}),
 		vip4To6: netip.AddrFrom4([4]byte{198, 51, 100, 2}),
 		vip6:    netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 5, 15: 1}),
@@ -104,16 +137,23 @@ func addresses() addressPlan {
 	}
 }
 
-// nextHop is the only one on the link.
-func nextHop() lb.NextHop { return lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 2}, MTU: linkMTU} }
+// NextHop is that of all servers of the benches.
+func NextHop() lb.NextHop { return lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 2}, MTU: linkMTU} }
 
-// NewTopology returns the VIPs of the cases, each with 100 reals and a ring of its own: two of
-// IPv4 to IPv4 reals, one to IPv6 reals, two of IPv6 to either, and three of IPv4 with slots that move.
+// quicPort is where VIPs take QUIC.
+const quicPort = 443
+
+// NewTopology returns the VIPs of the cases, each with 100 reals and a ring of its own: three of IPv4 to
+// IPv4 reals, of which one is QUIC's, one to IPv6 reals, three of IPv6 to either, and four of IPv4 with
+// slots that move or linger.
 func NewTopology(o TopologyOptions) (Topology, error) {
 	if err := o.validate(); err != nil {
 		return Topology{}, fmt.Errorf("make topology: %v", err)
 	}
-	b := topologyBuilder{topology: Topology{FlowTable: cmp.Or(o.FlowTable, 1<<20)}, encap: lb.IPIP, ring: lb.Ring{Size: o.RingSize}, sources: lb.DefaultTunnelSources()}
+	b := topologyBuilder{topology: Topology{FlowTable: cmp.Or(o.FlowTable, 1<<20)}, encap: lb.IPIP, ring: lb.Ring{Size: o.RingSize}, sources: lb.DefaultTunnelSources(), hop: NextHop(), weighted: o.Weighted}
+	if o.MTU != 0 {
+		b.hop.MTU = o.MTU
+	}
 	if o.RingSize == 0 {
 		b.ring.Size = lb.DefaultRingSize
 	}
@@ -132,16 +172,23 @@ func NewTopology(o TopologyOptions) (Topology, error) {
 		{lb.VIP{Addr: plan.vip4To6, Port: 80, Protocol: lb.TCP}, backend6},
 		{lb.VIP{Addr: plan.vip6, Port: 80, Protocol: lb.TCP}, backend6},
 		{lb.VIP{Addr: plan.vip6To4, Port: 80, Protocol: lb.TCP}, backend4},
+		{lb.VIP{Addr: plan.vip6, Port: 53, Protocol: lb.UDP}, backend6},
+		{lb.VIP{Addr: plan.vip4, Port: quicPort, Protocol: lb.UDP}, backend4},
+		{lb.VIP{Addr: plan.lingering, Port: 80, Protocol: lb.TCP}, backend4},
 	} {
 		if err := b.addVIP(v.vip, v.backend); err != nil {
 			return Topology{}, fmt.Errorf("make topology: %v", err)
 		}
 	}
+	linger(b.topology.Rings[len(b.topology.Rings)-1])
 	for _, m := range plan.moving {
 		if err := b.addVIP(lb.VIP{Addr: m.addr, Port: 80, Protocol: lb.TCP}, backend4); err != nil {
 			return Topology{}, fmt.Errorf("make topology: %v", err)
 		}
 		moveSlots(b.topology.Rings[len(b.topology.Rings)-1], m.oneIn)
+	}
+	if err := b.addFeatures(o); err != nil {
+		return Topology{}, fmt.Errorf("make topology: %v", err)
 	}
 	b.addExtraVIPs(o.ExtraVIPs)
 	return b.topology, nil
@@ -149,11 +196,17 @@ func NewTopology(o TopologyOptions) (Topology, error) {
 
 func (o TopologyOptions) validate() error {
 	var errs []error
+	if o.GUE && (o.Features || o.OptionVIPs) {
+		errs = append(errs, errors.New("features and VIPs with options: are measured with IPIP only"))
+	}
 	if o.ExtraVIPs < 0 || o.ExtraVIPs > maxExtraVIPs {
 		errs = append(errs, fmt.Errorf("extra VIPs: %d is not between 0 and %d", o.ExtraVIPs, maxExtraVIPs))
 	}
 	if o.FlowTable < 0 || o.FlowTable > 1<<26 {
 		errs = append(errs, fmt.Errorf("flow table: %d is not between 0 and %d", o.FlowTable, 1<<26))
+	}
+	if o.MTU != 0 && (o.MTU < 576 || o.MTU > 65535) {
+		errs = append(errs, fmt.Errorf("MTU: %d is not between 576 and 65535", o.MTU))
 	}
 	if o.RingSize > lb.MaxRingSize {
 		errs = append(errs, fmt.Errorf("ring size: %d is more than %d", o.RingSize, lb.MaxRingSize))
@@ -172,6 +225,8 @@ type topologyBuilder struct {
 	encap    lb.Encap
 	ring     lb.Ring
 	sources  lb.TunnelSources
+	hop      lb.NextHop
+	weighted bool
 }
 
 // addVIP adds a VIP with its ring, and its reals at backend(1) to backend(100).
@@ -185,16 +240,66 @@ func (b *topologyBuilder) addVIP(vip lb.VIP, backend func(i int) netip.Addr) err
 			return err
 		}
 		t.Reals = append(t.Reals, lb.Real{
-			ID: lb.RealID(len(t.Reals) + 1), VIP: vip, Backend: lb.Backend{Addr: addr, Weight: 1}, Tunnel: tunnel, NextHop: nextHop(),
+			ID: lb.RealID(len(t.Reals) + 1), VIP: vip, Backend: lb.Backend{Addr: addr, Weight: b.weight(vip, i)}, Tunnel: tunnel, NextHop: b.hop,
 		})
 	}
-	t.VIPs = append(t.VIPs, lb.VIPEntry{VIP: vip, Service: "bench", RingID: lb.RingID(len(t.Rings)), Ring: b.ring})
+	t.VIPs = append(t.VIPs, lb.VIPEntry{VIP: vip, Service: "bench", RingID: lb.RingID(len(t.Rings)), Ring: b.ring, Flows: flowsOf(vip)})
+	if b.weighted && vip.Protocol == lb.UDP {
+		return b.addWeightedRing(t.Reals[first-1:])
+	}
 	ring := make([]lb.Slot, b.ring.Size)
 	for i, n := range scrambled(len(ring), realsByVIP) {
 		ring[i] = lb.StableSlot(first + lb.RealID(n))
 	}
 	t.Rings = append(t.Rings, ring)
 	return nil
+}
+
+// weight is that of the VIP's real i.
+func (b *topologyBuilder) weight(vip lb.VIP, i int) uint32 {
+	if b.weighted && vip.Protocol == lb.UDP && i%2 == 0 {
+		return 2
+	}
+	return 1
+}
+
+// flowsOf is which flows the VIP remembers.
+func flowsOf(vip lb.VIP) lb.FlowMode {
+	switch {
+	case vip.Protocol == lb.TCP:
+		return lb.FlowTransitions
+	case vip.Port == quicPort:
+		return lb.FlowQUIC
+	}
+	return lb.FlowNever
+}
+
+func (b *topologyBuilder) addWeightedRing(reals []lb.Real) error {
+	var members []maglev.Member
+	for _, r := range reals {
+		members = append(members, maglev.Member{ID: r.ID, Addr: r.Backend.Addr, Weight: r.Backend.Weight})
+	}
+	ring, err := maglev.Build(b.ring, members)
+	b.topology.Rings = append(b.topology.Rings, ring)
+	return err
+}
+
+// Weights are the shares of a VIP's servers.
+func (t Topology) Weights(vip lb.VIP) map[netip.Addr]float64 {
+	weights := map[netip.Addr]float64{}
+	for _, r := range t.Reals {
+		if r.VIP == vip {
+			weights[r.Backend.Addr] = float64(r.Backend.Weight)
+		}
+	}
+	return weights
+}
+
+// linger makes all slots linger.
+func linger(ring []lb.Slot) {
+	for i := range ring {
+		ring[i] = lb.LingeringSlot(ring[i].Cur())
+	}
 }
 
 // moveSlots makes one in so many slots move, from the real of the slot behind it.

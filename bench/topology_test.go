@@ -17,10 +17,10 @@ func TestTopology(t *testing.T) {
 		size    uint32
 		outer4  int // bytes in front of a packet to an IPv4 real
 	}{
-		{"plain", TopologyOptions{}, 8, 65537, 20},
-		{"gue", TopologyOptions{GUE: true}, 8, 65537, 28},
-		{"extra VIPs", TopologyOptions{ExtraVIPs: maxExtraVIPs}, 8 + maxExtraVIPs, 65537, 20},
-		{"small rings", TopologyOptions{RingSize: SmallRing}, 8, 4093, 20},
+		{"plain", TopologyOptions{}, 11, 65537, 20},
+		{"gue", TopologyOptions{GUE: true}, 11, 65537, 28},
+		{"extra VIPs", TopologyOptions{ExtraVIPs: maxExtraVIPs}, 11 + maxExtraVIPs, 65537, 20},
+		{"small rings", TopologyOptions{RingSize: SmallRing}, 11, 4093, 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			top, err := NewTopology(tc.options)
@@ -98,7 +98,7 @@ func checkReals(t *testing.T, top Topology) {
 }
 
 func TestTopologyOptionsRefused(t *testing.T) {
-	for _, o := range []TopologyOptions{{ExtraVIPs: -1}, {ExtraVIPs: maxExtraVIPs + 1}, {RingSize: lb.MaxRingSize + 1}, {FlowTable: -1}} {
+	for _, o := range []TopologyOptions{{ExtraVIPs: -1}, {ExtraVIPs: maxExtraVIPs + 1}, {RingSize: lb.MaxRingSize + 1}, {FlowTable: -1}, {GUE: true, Features: true}, {GUE: true, OptionVIPs: true}} {
 		if _, err := NewTopology(o); err == nil {
 			t.Errorf("%+v is accepted", o)
 		}

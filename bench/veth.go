@@ -28,29 +28,30 @@ const vethBatch = 64
 // drop and the target; ratios are the whole path's, to drop.
 //
 // The namespaces are gone when it returns, also after an error and once ctx is done. Needs root.
-func Veth(ctx context.Context, o Options, targets []Target, cases []Case, flows []int) (r Report, err error) {
+func Veth(ctx context.Context, o Options, targets []Target, cases []Case, flows []int) (r ProgramReport, err error) {
 	if err := errors.Join(validate(o, targets, cases, flows), validateVeth(cases)); err != nil {
-		return Report{}, fmt.Errorf("measure veth: %w", err)
+		return ProgramReport{}, fmt.Errorf("measure veth: %w", err)
 	}
 	l, err := openLab()
 	if err != nil {
-		return Report{}, fmt.Errorf("measure veth: %w", err)
+		return ProgramReport{}, fmt.Errorf("measure veth: %w", err)
 	}
 	defer func() {
 		if e := l.close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("remove veth lab: %w", e))
 		}
 	}()
-	m := newMeasurement(kindVeth, "drop", targets)
+	m := newMeasurement(KindVeth, "drop", targets)
 	m.planVeth(cases, flows)
 	for i := range o.Reloads {
 		start := time.Now()
+		o.Progress.begin(i, o.Reloads)
 		if err := m.reloadVeth(ctx, o, l); err != nil {
-			return Report{}, fmt.Errorf("measure veth: %w", err)
+			return m.report(err), fmt.Errorf("measure veth: %w", err)
 		}
 		o.log().Info("measured", "reload", i+1, "of", o.Reloads, "took", time.Since(start).Round(time.Millisecond))
 	}
-	return m.report(), nil
+	return m.report(nil), nil
 }
 
 func validateVeth(cases []Case) error {
@@ -58,6 +59,9 @@ func validateVeth(cases []Case) error {
 	for _, c := range cases {
 		if c.Expect.Verdict != lb.TX {
 			errs = append(errs, fmt.Errorf("case %q is not sent out again, so it has no path back", c.Name))
+		}
+		if c.Option {
+			errs = append(errs, fmt.Errorf("case %q is for programs alone", c.Name))
 		}
 	}
 	return errors.Join(errs...)
@@ -85,7 +89,8 @@ func (m *measurement) reloadVeth(ctx context.Context, o Options, l *lab) (err er
 	if err != nil {
 		return err
 	}
-	for _, i := range rand.Perm(len(m.points)) {
+	for done, i := range rand.Perm(len(m.points)) {
+		o.Progress.part(done, len(m.points))
 		if err := ctx.Err(); err != nil {
 			return err
 		}

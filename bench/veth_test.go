@@ -121,6 +121,10 @@ func TestVethRefusesCasesWithoutWayBack(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `case "not-a-vip" is not sent out again`) {
 		t.Errorf("it gives %v", err)
 	}
+	_, err = Veth(t.Context(), quick(), []Target{{Name: "x", Options: true}}, []Case{caseNamed(t, "tcp4-id")}, []int{1})
+	if err == nil || !strings.Contains(err.Error(), `case "tcp4-id" is for programs alone`) {
+		t.Errorf("a case of options gives %v", err)
+	}
 }
 
 // Half of the frames are the target's. If it drops them while they are expected back, that half is

@@ -41,8 +41,8 @@ type Config struct {
 	// `gobgp -u` works. Who may open it can change routes and sessions: only the user of this
 	// process. Default: none.
 	APISocket string
-	// Log receives changes of sessions (info) and what GoBGP says (debug, and warnings). Default:
-	// nothing is logged.
+	// Log receives changes of sessions, which OnChange tells too (debug), and what GoBGP says (debug, and
+	// warnings). Default: nothing is logged.
 	Log *slog.Logger
 	// OnChange receives all sessions whenever the state of one or of its BFD session changed. It
 	// must return soon. Default: nobody is told.

@@ -72,7 +72,7 @@ func (d *detectors) run(ctx context.Context, peer Peer, local netip.Addr) {
 		Interval:   peer.BFD.Interval,
 		Multiplier: peer.BFD.Multiplier,
 		OnChange: func(state bfd.State, expired bool) {
-			s.cfg.Log.Info("BFD session changed", "peer", peer.Address, "state", state.String())
+			s.cfg.Log.Debug("BFD session changed", "peer", peer.Address, "state", state.String())
 			s.sessions.setBFD(peer.Address, state.String())
 			if expired {
 				d.reset(peer.Address)

@@ -32,10 +32,10 @@ func (s *Speaker) event(r *api.WatchEventResponse) {
 	before := s.sessions.setState(peer, state, time.Now())
 	switch {
 	case state == Established && before != Established:
-		s.cfg.Log.Info("session established", "peer", peer)
+		s.cfg.Log.Debug("session established", "peer", peer)
 		s.established(i, e.Peer.GetTransport().GetLocalAddress())
 	case state != Established && before == Established:
-		s.cfg.Log.Warn("session lost", "peer", peer, "reason", s.sessions.lastError(peer))
+		s.cfg.Log.Debug("session lost", "peer", peer, "reason", s.sessions.lastError(peer))
 		s.lost(i)
 	}
 }

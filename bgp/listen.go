@@ -44,15 +44,37 @@ func checkListening() error {
 	return nil
 }
 
+// listenAddresses are where the speaker listens.
+func (s *Speaker) listenAddresses() []netip.Addr {
+	if len(s.cfg.ListenAddresses) > 0 {
+		return s.cfg.ListenAddresses
+	}
+	return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+}
+
+// checkPort fails if the speaker cannot listen, and says why.
+func (s *Speaker) checkPort() error {
+	for _, a := range s.listenAddresses() {
+		network := "tcp4"
+		if a.Is6() {
+			network = "tcp6"
+		}
+		l, err := net.Listen(network, net.JoinHostPort(a.String(), strconv.Itoa(s.cfg.ListenPort)))
+		if err != nil {
+			return err
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // flushConnections returns when each listening socket has no connection left that came before
 // now. The kernel hands connections over in their order: it makes one itself, which the speaker
 // closes like any that is not from a peer.
 func (s *Speaker) flushConnections(ctx context.Context) error {
-	addrs := s.cfg.ListenAddresses
-	if len(addrs) == 0 {
-		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
-	}
-	for _, a := range addrs {
+	for _, a := range s.listenAddresses() {
 		if err := flush(ctx, loopback(a), s.cfg.ListenPort); err != nil {
 			return fmt.Errorf("close early connections to %v: %v", a, err)
 		}

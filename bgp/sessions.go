@@ -36,6 +36,8 @@ type Session struct {
 	LastErrorAt time.Time
 	// Routes are how many routes the peer is sent: 0 unless the session is established.
 	Routes int
+	// Flaps counts how often an established session was lost.
+	Flaps uint64
 	// BFD is the state of the BFD session: off, or as in package bfd.
 	BFD string
 }
@@ -105,6 +107,9 @@ func (s *sessions) setState(peer netip.Addr, state SessionState, now time.Time) 
 		before = p.State
 		if (state == Established) != (before == Established) {
 			p.Since = now
+		}
+		if before == Established && state != Established {
+			p.Flaps++
 		}
 		p.State = state
 	})

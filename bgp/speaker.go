@@ -25,7 +25,7 @@ var ErrStopped = errors.New("the BGP speaker has been stopped")
 const closeTimeout = 5 * time.Second
 
 // Speaker owns the sessions. GoBGP's goroutines end with the process only, so a process makes one
-// speaker. Its methods may be called concurrently.
+// speaker, and another one only if it broke. Its methods may be called concurrently.
 //
 // There are two ways to stop. Stop says goodbye: routers take the routes out. To end the context
 // of Run and then the process says nothing: with graceful restart the routers keep the routes,
@@ -83,12 +83,18 @@ func New(cfg Config) (*Speaker, error) {
 }
 
 // Run starts the speaker, and after the first Announce its sessions. It blocks until ctx ends,
-// Stop is done, or the speaker broke, which is an error. It must be called once.
-func (s *Speaker) Run(ctx context.Context) error {
+// Stop is done, or the speaker broke, which is an error: then its sockets and sessions are closed, and
+// another speaker may be made. It must be called once.
+func (s *Speaker) Run(ctx context.Context) (err error) {
 	s.began, s.settle = time.Now(), time.NewTimer(time.Hour)
 	s.settle.Stop()
 	defer close(s.ended)
 	defer s.detectors.close()
+	defer func() {
+		if err != nil {
+			s.abandon()
+		}
+	}()
 	closeAPI, err := s.start(ctx)
 	if err != nil {
 		return fmt.Errorf("start BGP: %v", err)
@@ -117,6 +123,25 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 }
 
+// abandon has GoBGP close what it has open, so that another speaker can take its place. What is broken
+// in it may keep it from that.
+func (s *Speaker) abandon() {
+	if s.server == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() { // there is no way to end this early
+		defer close(done)
+		s.server.Stop()
+	}()
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+	select {
+	case <-done:
+	case <-timeout.C:
+	}
+}
+
 // unlessStopped calls f while Stop does nothing.
 func (s *Speaker) unlessStopped(f func() error) error {
 	s.mu.Lock()
@@ -133,6 +158,10 @@ func (s *Speaker) unlessStopped(f func() error) error {
 func (s *Speaker) start(ctx context.Context) (closeAPI func(), err error) {
 	if s.cfg.ListenPort > 0 {
 		if err := checkListening(); err != nil {
+			return nil, err
+		}
+		// GoBGP keeps the goroutines of a server that could not listen.
+		if err := s.checkPort(); err != nil {
 			return nil, err
 		}
 	}

@@ -307,3 +307,32 @@ func TestLogger(t *testing.T) {
 	l.Panic("it broke again", nil)
 	require.ErrorSays(t, <-l.broken, "gobgp: it broke, err so")
 }
+
+// TestPortTaken: a port that another process has is an error, and one that is free again is used; what a
+// speaker that broke had open does not stand in the way of the next.
+func TestPortTaken(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	t.Setenv("GODEBUG", "multipathtcp=0")
+	other, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	cfg := good()
+	cfg.ListenAddresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	cfg.ListenPort = other.Addr().(*net.TCPAddr).Port
+	first, err := New(cfg)
+	require.NoError(t, err)
+	require.ErrorSays(t, first.Run(t.Context()), "address already in use")
+	if err := first.Announce(t.Context(), nil); !errors.Is(err, ErrStopped) {
+		t.Errorf("announce by a speaker that broke: %v", err)
+	}
+	require.NoError(t, other.Close())
+
+	second, wait := run(t, cfg)
+	require.NoError(t, second.Announce(t.Context(), prefixes(1)))
+	second.log.Fatal("broken by the test", nil)
+	require.ErrorSays(t, wait(), "broken by the test")
+
+	third, _ := run(t, cfg)
+	require.NoError(t, third.Announce(t.Context(), prefixes(2)))
+}

@@ -193,6 +193,7 @@ func (s *Scheduler[ID]) conclude(t *task[ID], r Result, now time.Time) {
 	old := t.judgement.Verdict()
 	verdict := t.judgement.Observe(now, r)
 	t.last, t.lastAt = r, now
+	s.counted.add(r)
 	if verdict != old {
 		s.changes = append(s.changes, Change[ID]{ID: t.id, Old: old, New: verdict, Result: r, At: now})
 		select {

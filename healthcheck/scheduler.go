@@ -93,6 +93,7 @@ type Scheduler[ID comparable] struct {
 	tasks   map[ID]*task[ID]
 	queue   queue[ID]
 	changes []Change[ID]
+	counted counting
 	// What follows is set while Run runs.
 	ctx        context.Context
 	connector  *connector

@@ -3,6 +3,7 @@
 // Makes the next frame of a run out of the last one: puts the first bytes of the case's frame back
 // and stamps the next flow's source address and port. Needs access.h. User space sets the constants
 // before load, so the verifier removes what a case does not use.
+#include "scramble.h"
 
 volatile const __u32 restore_len = 64;	// bytes put back: 16, 64 or 96
 volatile const __u32 flow_mask;		// number of flows - 1; 0: the frame's own flow only
@@ -12,21 +13,6 @@ volatile const __u32 port_off;		// where the source port lies
 
 __u64 frame_words[32];	// the case's frame
 __u64 flow_seq;		// flows stamped so far
-
-// The flow of packet i, in a scrambled order (a 32-bit mix, each step of which is a bijection) that
-// differs from pass to pass. In sequence, table entries would be met in the order in which they
-// were allocated, and the prefetcher would hide half of their cost.
-static __always_inline __u32 flow_no(__u64 i, __u32 mask)
-{
-	__u32 x = (__u32)i;
-
-	x ^= x >> 16;
-	x *= 0x7feb352d;
-	x ^= x >> 15;
-	x *= 0x846ca68b;
-	x ^= x >> 16;
-	return x & mask;
-}
 
 static __always_inline int words_restore(void *data, void *data_end, __u32 words_len)
 {

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -18,26 +17,31 @@ import (
 	"github.com/remora-lb/remora/lb/config"
 	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/engine"
+	"github.com/remora-lb/remora/lb/event"
 	"github.com/remora-lb/remora/lb/store"
 )
 
 // announcer has BGP announce the VIPs that can be served: facts from the engine and self-tests go
 // through the state machines, and what comes out goes to the speaker as a whole.
 type announcer struct {
-	engine  *engine.Engine
-	store   *store.Store
-	log     *slog.Logger
-	keeper  *keeper
-	speaker *bgp.Speaker
-	// again hands all services over once more. Set before run.
-	again func()
-	wakes chan struct{} // room for one: says that there is something to look at
+	engine *engine.Engine
+	store  *store.Store
+	log    *slog.Logger
+	keeper *keeper
+	voice  *bgp.Voice
+	// limit is nil if any number of balancers may drain at one time.
+	limit *drainLimit
+	// again hands all services over once more, events receives changes of state. Set before run.
+	again  func()
+	events event.Sink
+	wakes  chan struct{} // room for one: says that there is something to look at
 
 	// The following belong to run's goroutine.
 	machine  *announce.Machine
 	examiner *examiner
+	resumed  bool     // what an earlier run announced has been taken over
 	saved    []lb.VIP // the announced VIPs on disk
-	said     string   // the last error of the speaker
+	said     string   // the last error of an announcement
 
 	mu         sync.Mutex // guards what follows
 	cfg        *config.BGP
@@ -62,28 +66,40 @@ func newAnnouncer(f instanceFlags, c *config.Config, e *engine.Engine, s *store.
 	if a.machine, err = announce.New(announceConfig(c.BGP.Announce)); err != nil {
 		return nil, err
 	}
-	if err := a.configure(c); err != nil {
+	attributes, err := a.prepare(c)
+	if err != nil {
 		return nil, err
 	}
-	load(s, nodeName, nodeVersion, &a.node, log)
-	load(s, announcedName, announcedVersion, &a.saved, log)
-	restarting := a.examiner.adopt(a.saved, e.Status())
-	a.speaker, err = bgp.New(speakerConfig(c.BGP, restarting, log))
+	a.install(c, attributes)
+	s.Recall(nodeName, nodeVersion, &a.node, log)
+	s.Recall(announcedName, announcedVersion, &a.saved, log)
+	if a.limit, err = newDrainLimit(c.Consul, log); err != nil {
+		return nil, err
+	}
+	left := e.Status()
+	restarting := a.examiner.adopt(a.saved, left)
+	a.keeper.seed(adoptedVIPs(left, a.examiner.adopted, tunnelSources(c)))
+	speaker := speakerConfig(c.BGP, restarting, log)
+	speaker.OnChange = newSessionTeller(a).see
+	a.voice, err = bgp.NewVoice(speaker, a.wake)
 	return a, err
 }
 
-// configure makes this the configuration from the next look on. All but attributes and announce is
-// read only once.
-func (a *announcer) configure(c *config.Config) error {
-	attributes, err := newAttributes(c.BGP)
-	if err != nil {
-		return err
+// prepare validates a configuration and returns its attributes, for install. Nothing changes.
+func (a *announcer) prepare(c *config.Config) (attributes, error) {
+	if err := announceConfig(c.BGP.Announce).Validate(); err != nil {
+		return nil, fmt.Errorf("configure announcements: %v", err)
 	}
+	return newAttributes(c.BGP)
+}
+
+// install makes this the configuration from the next look on, with what prepare returned. All but
+// attributes and announce is read only once.
+func (a *announcer) install(c *config.Config, attributes attributes) {
 	a.mu.Lock()
 	a.cfg, a.onExit, a.attributes = c.BGP, c.OnExit, attributes
 	a.mu.Unlock()
 	a.wake()
-	return nil
 }
 
 // wake has run look soon.
@@ -100,32 +116,32 @@ func (a *announcer) wake() {
 func (a *announcer) run(ctx, stopping context.Context) error {
 	speaking, silence := context.WithCancel(context.WithoutCancel(ctx))
 	defer silence()
-	ended := make(chan error, 1)
-	go func() { ended <- a.speaker.Run(speaking) }()
-	err := a.follow(ctx, ended)
-	if err != nil {
-		return err
-	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.voice.Run(speaking)
+	}()
+	a.follow(ctx)
 	a.mu.Lock()
 	leave, wait := a.onExit == config.OnExitDetach && stopping.Err() != nil, a.cfg.Announce.Withdraw
 	a.mu.Unlock()
 	if leave {
 		a.log.Info("withdrawing all routes", "wait", wait)
-		if err := a.speaker.Stop(speaking, wait); err != nil {
+		if err := a.voice.Stop(speaking, wait); err != nil {
 			a.log.Error("routes not withdrawn in order", "error", err)
 		}
 		a.saveAnnounced(nil)
 	}
 	silence()
-	return <-ended
+	<-ended
+	return nil
 }
 
 // announceInterval is the longest time between two looks: next hops change without a wake.
 const announceInterval = time.Second
 
-// follow looks at each wake, at intervals, and when a state machine says so, until ctx ends or the
-// speaker does.
-func (a *announcer) follow(ctx context.Context, ended <-chan error) error {
+// follow looks at each wake, at intervals, and when a state machine says so, until ctx ends.
+func (a *announcer) follow(ctx context.Context) {
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
 	next := time.NewTimer(0)
@@ -133,9 +149,7 @@ func (a *announcer) follow(ctx context.Context, ended <-chan error) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case err := <-ended:
-			return errors.Join(errors.New("the BGP speaker ended"), err)
+			return
 		case <-a.wakes:
 		case <-tick.C:
 		case <-next.C:
@@ -150,13 +164,15 @@ func (a *announcer) follow(ctx context.Context, ended <-chan error) error {
 // look decides once and announces the whole set. It returns when to look again at the latest; zero for
 // never.
 func (a *announcer) look(ctx context.Context, now time.Time) time.Time {
-	facts, again := a.examiner.facts(a.keeper.configured(), a.engine.Status(), now)
 	a.mu.Lock()
 	cfg, attributes, drained := a.cfg, a.attributes, a.node.Drained
 	a.mu.Unlock()
 	if err := a.machine.Configure(announceConfig(cfg.Announce)); err != nil {
 		a.log.Error("announcements are decided as before", "error", err)
 	}
+	configured := a.keeper.configured()
+	a.resume(configured, now)
+	facts, again := a.examiner.facts(configured, a.engine.Status(), now)
 	result := a.machine.Step(now, announce.Inputs{Drain: drained, VIPs: facts})
 	a.report(result.VIPs)
 	a.tell(ctx, attributes.routes(result.Announcements))
@@ -166,6 +182,16 @@ func (a *announcer) look(ctx context.Context, now time.Time) time.Time {
 		return now.Add(testPause)
 	}
 	return result.Next
+}
+
+// resume has the state machines know, once, the VIPs that an earlier run announced and that are not
+// configured any more: they are drained, as after a reload.
+func (a *announcer) resume(configured []lb.VIP, now time.Time) {
+	if a.resumed {
+		return
+	}
+	a.resumed = true
+	a.machine.Step(now, announce.Inputs{VIPs: a.examiner.resumed(configured)})
 }
 
 // report keeps the states for others, and logs those that changed.
@@ -180,7 +206,7 @@ func (a *announcer) report(vips []announce.Status) {
 	}
 	for _, v := range vips {
 		if was, known := old[v.VIP]; !known || was.State != v.State || was.Code != v.Code {
-			a.log.Info("VIP "+v.State.String(), "vip", v.VIP, "reason", v.Reason, "announced", v.Announced)
+			a.Emit(announcementEvent(was, v))
 		}
 	}
 }
@@ -188,7 +214,7 @@ func (a *announcer) report(vips []announce.Status) {
 // tell has the speaker announce. A failure is made good by the next look.
 func (a *announcer) tell(ctx context.Context, routes []bgp.Route) {
 	text := ""
-	if err := a.speaker.Announce(ctx, routes); err != nil && ctx.Err() == nil {
+	if err := a.voice.Announce(ctx, routes); err != nil && ctx.Err() == nil {
 		text = err.Error()
 	}
 	if text != "" && text != a.said {
@@ -253,22 +279,60 @@ func (a *announcer) drain(on bool) error {
 
 // status is what is announced, to whom, and why.
 func (a *announcer) status() *control.BGP {
+	sessions, trouble := a.voice.State()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	b := &control.BGP{Drained: a.node.Drained}
 	if b.Drained {
 		b.DrainedSince = a.node.Since
 	}
-	for _, s := range a.speaker.Sessions() {
+	for _, s := range sessions {
 		b.Sessions = append(b.Sessions, control.BGPSession{
 			Peer: s.Peer, ASN: s.ASN, State: string(s.State), Since: s.Since,
-			LastError: s.LastError, LastErrorAt: s.LastErrorAt, Routes: s.Routes, BFD: s.BFD,
+			LastError: s.LastError, LastErrorAt: s.LastErrorAt, Routes: s.Routes, Flaps: s.Flaps, BFD: s.BFD,
 		})
 	}
 	for _, v := range a.vips {
-		b.VIPs = append(b.VIPs, control.Announcement{
-			VIP: v.VIP, State: control.AnnounceState(v.State), Since: v.Since, Code: string(v.Code), Reason: v.Reason, Announced: v.Announced,
-		})
+		b.VIPs = append(b.VIPs, announcement(v, trouble))
 	}
 	return b
+}
+
+// announcement is how a VIP stands. Trouble says why nobody is told; empty if routers are.
+func announcement(v announce.Status, trouble string) control.Announcement {
+	a := control.Announcement{
+		VIP: v.VIP, State: control.AnnounceState(v.State), Since: v.Since, Code: string(v.Code), Reason: v.Reason, Announced: v.Announced,
+	}
+	if v.Announced && trouble != "" {
+		a.Announced, a.Reason = false, v.Reason+"; but nothing is announced: "+trouble
+	}
+	return a
+}
+
+// Emit implements event.Sink, for those who are made before events is set.
+func (a *announcer) Emit(e event.Event) {
+	if a.events != nil {
+		a.events.Emit(e)
+	}
+}
+
+// announced are the VIPs that routers are told of now.
+func (a *announcer) announced() map[lb.VIP]bool {
+	_, trouble := a.voice.State()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make(map[lb.VIP]bool)
+	for _, v := range a.vips {
+		if v.Announced && trouble == "" {
+			all[v.VIP] = true
+		}
+	}
+	return all
+}
+
+// drained tells whether the balancer is taken out.
+func (a *announcer) drained() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.node.Drained
 }

@@ -4,22 +4,31 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/announce"
+	"github.com/remora-lb/remora/lb/dataplane"
 	"github.com/remora-lb/remora/lb/engine"
 )
 
 // examiner finds the facts about VIPs. It belongs to one goroutine.
 type examiner struct {
-	instanceFlags
-	iface string
-	log   *slog.Logger
+	log *slog.Logger
+	// open opens the attached program.
+	open func() (*ebpf.Program, error)
 	// announceable is what health checks say of a VIP. Set before the first facts are asked for.
-	announceable func(lb.VIP) (known, servable bool)
+	announceable func(lb.VIP) (known bool, unservable string)
+
+	// fleet is what the other balancers do with a VIP. Set before the first facts are asked for.
+	fleet func(lb.VIP) announce.Fleet
 
 	tests map[lb.VIP]*tested
 	// adopted are the VIPs that were announced by an earlier run, and forwarded meanwhile.
@@ -36,6 +45,8 @@ type tested struct {
 	at       time.Time
 	passed   bool
 	failures int
+	// unmade says why the last one could not be made; empty if it was.
+	unmade string
 }
 
 const (
@@ -48,11 +59,16 @@ const (
 )
 
 func newExaminer(f instanceFlags, iface string, log *slog.Logger) *examiner {
-	return &examiner{instanceFlags: f, iface: iface, log: log, tests: make(map[lb.VIP]*tested), adopted: make(map[lb.VIP]bool)}
+	return &examiner{
+		open:  func() (*ebpf.Program, error) { return dataplane.OpenAttached(f.bpffs, f.instance, iface) },
+		fleet: func(lb.VIP) announce.Fleet { return announce.FleetUnknown },
+		log:   log, tests: make(map[lb.VIP]*tested), adopted: make(map[lb.VIP]bool),
+	}
 }
 
 // facts are those of all configured VIPs. Again tells that a self-test is to be repeated soon.
 func (x *examiner) facts(configured []lb.VIP, s engine.Status, now time.Time) (all map[lb.VIP]announce.Facts, again bool) {
+	maps.DeleteFunc(x.adopted, func(vip lb.VIP, _ bool) bool { return !slices.Contains(configured, vip) })
 	vips := vipsOf(s)
 	again = x.test(vips, now)
 	all = make(map[lb.VIP]announce.Facts, len(configured))
@@ -61,20 +77,18 @@ func (x *examiner) facts(configured []lb.VIP, s engine.Status, now time.Time) (a
 		f := announce.Facts{Adopted: x.adopted[vip]}
 		if there && x.attached {
 			f = healthFacts(v)
-			f.Attached, f.SelfTest, f.Adopted = true, x.tests[vip].passed, x.adopted[vip]
-			known, servable := x.announceable(vip)
-			f.HealthKnown = s.Settled && !v.Held && known
-			if !servable {
-				f.HealthyReals = 0 // however many: they are not enough for health.min_healthy
-			}
+			f.Attached, f.SelfTest, f.Untested, f.Adopted = true, x.tests[vip].passed, x.tests[vip].unmade, x.adopted[vip]
+			known, unservable := x.announceable(vip)
+			f.HealthKnown, f.Unservable = s.Settled && !v.Held && known, unservable
 		}
+		f.Fleet = x.fleet(vip)
 		all[vip] = f
 	}
 	return all, again
 }
 
 // healthFacts counts the reals of a VIP. A backend that is drained or down has its configured weight
-// in the total; one that is removed, or of weight 0, has none.
+// in the total; one that is removed, or of weight 0, counts for nothing, even if source routes lead to it.
 func healthFacts(v engine.VIPStatus) (f announce.Facts) {
 	resolved := 0
 	for _, r := range v.Reals {
@@ -83,12 +97,12 @@ func healthFacts(v engine.VIPStatus) (f announce.Facts) {
 		}
 		weight := uint64(r.Backend.Weight)
 		f.TotalWeight += weight
-		if r.Absence.Cause != engine.CauseNone {
+		if r.Absence.Cause != engine.CauseNone || weight == 0 {
 			continue
 		}
 		f.HealthyReals++
 		f.HealthyWeight += weight
-		if r.NextHop.Resolved() {
+		if r.Tunnel.Encap == lb.Local || r.NextHop.Resolved() {
 			resolved++
 		}
 	}
@@ -100,40 +114,63 @@ func healthFacts(v engine.VIPStatus) (f announce.Facts) {
 // test makes the self-tests that are due.
 func (x *examiner) test(vips map[lb.VIP]engine.VIPStatus, now time.Time) (again bool) {
 	maps.DeleteFunc(x.tests, func(vip lb.VIP, _ *tested) bool { _, there := vips[vip]; return !there })
-	prog, err := attachedProgram(x.instanceFlags, x.iface)
+	prog, err := x.attachedProgram()
 	if err == nil {
 		defer prog.Close()
-		x.attached, x.missing = true, 0
-	} else if x.missing++; x.missing >= testTries {
-		x.attached = false
 	}
-	ports := portsOf(vips)
+	keys := keysOf(vips)
 	for vip, v := range vips {
 		t := x.tests[vip]
 		if t == nil {
 			t = new(tested)
 			x.tests[vip] = t
 		}
-		if t.passed && t.failures == 0 && now.Sub(t.at) < testInterval && err == nil {
+		if t.passed && t.failures == 0 && t.unmade == "" && now.Sub(t.at) < testInterval && err == nil {
 			continue
 		}
 		result := err
 		if err == nil {
-			result = selfTest(prog, v, ports)
+			result = selfTest(prog, v, keys)
 		}
 		again = x.note(vip, t, result, now) || again
 	}
 	return again
 }
 
-// note takes in the result of a self-test.
+// attachedProgram opens the attached program, and takes note of whether there is one. If that cannot be
+// found out it is as before. The error is of errNotTested then.
+func (x *examiner) attachedProgram() (*ebpf.Program, error) {
+	prog, err := x.open()
+	switch {
+	case err == nil:
+		x.attached, x.missing = true, 0
+	case !errors.Is(err, dataplane.ErrNotAttached):
+		return nil, fmt.Errorf("%w: %v", errNotTested, err)
+	default:
+		if x.missing++; x.missing >= testTries {
+			x.attached = false
+		}
+	}
+	return prog, err
+}
+
+// note takes in the result of a self-test. One that could not be made says nothing about the VIP, which
+// stays as it was found last.
 func (x *examiner) note(vip lb.VIP, t *tested, err error, now time.Time) (again bool) {
-	was := t.passed
-	t.at = now
-	if err == nil {
+	was, unmade := t.passed, t.unmade
+	t.at, t.unmade = now, ""
+	switch {
+	case errors.Is(err, errNotTested):
+		if t.unmade = err.Error(); unmade == "" {
+			x.log.Error("self-test not made", "vip", vip, "error", err)
+		}
+		return false
+	case err == nil:
 		t.passed, t.failures = true, 0
-	} else if t.failures++; t.failures >= testTries {
-		t.passed = false
+	default:
+		if t.failures++; t.failures >= testTries {
+			t.passed = false
+		}
 	}
 	switch {
 	case was && !t.passed || !was && t.failures == testTries:
@@ -144,36 +181,52 @@ func (x *examiner) note(vip lb.VIP, t *tested, err error, now time.Time) (again 
 	return t.failures > 0 && t.failures < testTries
 }
 
-// adopt takes over which of these VIPs were announced and forward, and tells whether all do.
+// adopt takes over which of these VIPs were announced and forward, and tells whether all do. Where the
+// program runs and a self-test cannot be made, that they were announced has to do.
 func (x *examiner) adopt(announced []lb.VIP, s engine.Status) bool {
 	vips := vipsOf(s)
-	prog, err := attachedProgram(x.instanceFlags, x.iface)
+	prog, err := x.attachedProgram()
 	if err != nil {
 		return false
 	}
 	defer prog.Close()
-	ports := portsOf(vips)
+	keys := keysOf(vips)
 	for _, vip := range announced {
 		v, there := vips[vip]
 		if reals, _ := forwarding(v); !there || len(reals) == 0 {
 			continue
 		}
-		if err := selfTest(prog, v, ports); err != nil {
+		err := selfTest(prog, v, keys)
+		if err != nil && !errors.Is(err, errNotTested) {
 			x.log.Warn("an earlier run announced a VIP that is not forwarded", "vip", vip, "error", err)
 			continue
 		}
 		x.adopted[vip] = true
+		x.tests[vip] = &tested{passed: true}
+		x.note(vip, x.tests[vip], err, time.Now())
 	}
 	return len(announced) > 0 && len(x.adopted) == len(announced)
 }
 
-// portsOf tells which ports are taken.
-func portsOf(vips map[lb.VIP]engine.VIPStatus) map[lb.VIP]bool {
-	ports := make(map[lb.VIP]bool, len(vips))
-	for vip := range vips {
-		ports[vip] = true
+// resumed are facts of VIPs that an earlier run announced and that are not configured any more: they are
+// drained like those that a reload removes.
+func (x *examiner) resumed(configured []lb.VIP) map[lb.VIP]announce.Facts {
+	all := make(map[lb.VIP]announce.Facts)
+	for vip := range x.adopted {
+		if !slices.Contains(configured, vip) {
+			all[vip] = announce.Facts{Attached: true, SelfTest: true, NextHop: true, Adopted: true}
+		}
 	}
-	return ports
+	return all
+}
+
+// keysOf is the set of VIPs that there are.
+func keysOf(vips map[lb.VIP]engine.VIPStatus) map[lb.VIP]bool {
+	keys := make(map[lb.VIP]bool, len(vips))
+	for vip := range vips {
+		keys[vip] = true
+	}
+	return keys
 }
 
 // vipsOf are the VIPs of a status.

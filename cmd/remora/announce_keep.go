@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/remora-lb/remora/lb"
+	"github.com/remora-lb/remora/lb/config"
+	"github.com/remora-lb/remora/lb/engine"
 )
 
 // keeper keeps VIPs in the data plane that are not wanted any more, for as long as routers may send
@@ -31,6 +33,16 @@ type keptVIP struct {
 
 func newKeeper(wake func()) *keeper {
 	return &keeper{wake: wake, wanted: make(map[lb.VIP]keptVIP), kept: make(map[lb.VIP]keptVIP)}
+}
+
+// seed has VIPs that an earlier run announced count as wanted before: those that are not wanted now are
+// kept.
+func (k *keeper) seed(vips []keptVIP) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, v := range vips {
+		k.wanted[v.vip.VIP] = v
+	}
 }
 
 // complete adds the VIPs that are kept to what is wanted. Neither argument is changed. A kept VIP has
@@ -80,4 +92,61 @@ func (k *keeper) release(but map[lb.VIP]bool) bool {
 	before := len(k.kept)
 	maps.DeleteFunc(k.kept, func(vip lb.VIP, _ keptVIP) bool { return !but[vip] })
 	return len(k.kept) < before
+}
+
+// adoptedVIPs are those of the chosen VIPs that an earlier run left, with the backends that they had.
+// Default tunnels are for VIPs without a backend whose tunnel would tell.
+func adoptedVIPs(left engine.Status, chosen map[lb.VIP]bool, tunnels lb.TunnelSources) []keptVIP {
+	var list []keptVIP
+	for _, s := range left.Services {
+		for _, v := range s.VIPs {
+			if !chosen[v.VIP] {
+				continue
+			}
+			kept := keptVIP{service: s.Name, vip: lb.ServiceVIP{
+				VIP: v.VIP, Ring: v.Ring, Tunnel: tunnels, Flows: v.Flows, Leave: lb.DefaultLeave(), Options: v.Options,
+			}}
+			for _, r := range v.Reals {
+				if r.Absence.Cause != engine.CauseRemoved {
+					kept.adopt(r)
+				}
+			}
+			list = append(list, kept)
+		}
+	}
+	return list
+}
+
+// adopt adds a backend with its tunnel: another one would move its flows.
+func (k *keptVIP) adopt(r engine.RealStatus) {
+	b := r.Backend
+	b.Down = r.Absence.Cause == engine.CauseDown
+	k.backends = append(k.backends, b)
+	t, six := r.Tunnel, r.Tunnel.Destination.Is6()
+	switch {
+	case t.Encap == lb.Local:
+		return
+	case t.Encap == lb.GUE && six:
+		k.vip.Tunnel.GUE6 = t.Source.Addr()
+	case t.Encap == lb.GUE:
+		k.vip.Tunnel.GUE4 = t.Source.Addr()
+	case six:
+		k.vip.Tunnel.IPIP6 = t.Source
+	default:
+		k.vip.Tunnel.IPIP4 = t.Source
+	}
+	k.vip.Encap = t.Encap
+	if t.Encap == lb.GUE {
+		k.vip.Tunnel.GUEPort, k.vip.Tunnel.GUEChecksum = t.Port, t.Checksum
+	}
+}
+
+// tunnelSources are the file's, which all its VIPs have.
+func tunnelSources(c *config.Config) lb.TunnelSources {
+	for _, s := range c.Services {
+		for _, v := range s.VIPs {
+			return v.Tunnel
+		}
+	}
+	return lb.DefaultTunnelSources()
 }

@@ -38,6 +38,9 @@ func (s *status) ask(ctx context.Context, socket string) error {
 		return nil
 	}
 	s.addHealth(answer)
+	if l := answer.Metrics; l != nil {
+		s.Metrics = &metricsListener{Listen: l.Listen, Serving: l.Serving, Error: l.Error}
+	}
 	if answer.Bgp == nil {
 		return nil
 	}

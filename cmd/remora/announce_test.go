@@ -5,16 +5,22 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/remora-lb/remora/bgp"
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/announce"
 	"github.com/remora-lb/remora/lb/config"
+	"github.com/remora-lb/remora/lb/dataplane"
 	"github.com/remora-lb/remora/lb/engine"
 	"github.com/remora-lb/remora/test/require"
 )
@@ -149,6 +155,92 @@ func TestSelfTestIsRepeated(t *testing.T) {
 	}
 }
 
+// TestSelfTestOfOurOwn: that a self-test cannot be made says nothing about the VIP.
+func TestSelfTestOfOurOwn(t *testing.T) {
+	x := newExaminer(instanceFlags{}, "lo", slog.New(slog.DiscardHandler))
+	own := fmt.Errorf("%w: run program: operation not permitted", errNotTested)
+	for _, passed := range []bool{false, true} {
+		tested := &tested{passed: passed, failures: 2}
+		for range 2 * testTries {
+			if x.note(lb.VIP{}, tested, own, time.Time{}) || tested.passed != passed || tested.unmade == "" {
+				t.Errorf("%+v, want passed %t as before", tested, passed)
+			}
+		}
+		if x.note(lb.VIP{}, tested, nil, time.Time{}); !tested.passed || tested.unmade != "" {
+			t.Errorf("it passed: %+v", tested)
+		}
+	}
+	// The same of a program that cannot be opened: it is not taken for gone.
+	x.attached, x.open = true, func() (*ebpf.Program, error) { return nil, errors.New("too many open files") }
+	vip := mustVIP(t, "192.0.2.1:80/tcp")
+	x.tests[vip], x.announceable = &tested{passed: true}, func(lb.VIP) (bool, string) { return true, "" }
+	s := engine.Status{Settled: true, Services: []engine.ServiceStatus{{VIPs: []engine.VIPStatus{{VIPEntry: lb.VIPEntry{VIP: vip}}}}}}
+	for range 2 * testTries {
+		facts, _ := x.facts([]lb.VIP{vip}, s, time.Now())
+		if f := facts[vip]; !f.Attached || !f.SelfTest || !strings.Contains(f.Untested, "too many open files") {
+			t.Fatalf("facts %+v", f)
+		}
+	}
+	x.open = func() (*ebpf.Program, error) { return nil, dataplane.ErrNotAttached }
+	for range testTries {
+		x.facts([]lb.VIP{vip}, s, time.Now())
+	}
+	if x.attached {
+		t.Error("it is still taken for attached")
+	}
+}
+
+// TestRemovedOverARestart: a VIP that the daemon before announced, and that the file lacks now, is
+// drained as after a reload: it is kept in the data plane with its servers, and announced as draining.
+func TestRemovedOverARestart(t *testing.T) {
+	vip, other := mustVIP(t, "192.0.2.1:80/tcp"), mustVIP(t, "192.0.2.2:80/tcp")
+	real := func(addr string, cause engine.Cause) engine.RealStatus {
+		a := netip.MustParseAddr(addr)
+		tunnel, err := lb.TunnelSources{GUE4: netip.MustParseAddr("10.9.9.9"), GUEPort: 6081, GUEChecksum: true}.Tunnel(lb.GUE, a)
+		require.NoError(t, err)
+		return engine.RealStatus{Real: lb.Real{VIP: vip, Backend: lb.Backend{Addr: a, Weight: 3}, Tunnel: tunnel}, Absence: engine.Absence{Cause: cause}}
+	}
+	left := engine.Status{Services: []engine.ServiceStatus{{Name: "web", VIPs: []engine.VIPStatus{
+		{VIPEntry: lb.VIPEntry{VIP: vip, Service: "web", Ring: lb.Ring{Size: 251}, Flows: lb.FlowAlways},
+			Reals: []engine.RealStatus{real("10.0.0.1", engine.CauseNone), real("10.0.0.2", engine.CauseDown), real("10.0.0.3", engine.CauseRemoved)}},
+		{VIPEntry: lb.VIPEntry{VIP: other, Service: "web"}},
+	}}}}
+	x := newExaminer(instanceFlags{}, "lo", slog.New(slog.DiscardHandler))
+	x.adopted[vip] = true
+	k := newKeeper(func() {})
+	k.seed(adoptedVIPs(left, x.adopted, lb.DefaultTunnelSources()))
+	services, backends := k.complete(nil, map[string][]lb.Backend{})
+	want := []lb.Service{{Name: "web", VIPs: []lb.ServiceVIP{{
+		VIP: vip, Encap: lb.GUE, Ring: lb.Ring{Size: 251}, Flows: lb.FlowAlways, Leave: lb.DefaultLeave(), Tunnel: lb.DefaultTunnelSources(),
+	}}}}
+	want[0].VIPs[0].Tunnel.GUE4, want[0].VIPs[0].Tunnel.GUEPort, want[0].VIPs[0].Tunnel.GUEChecksum = netip.MustParseAddr("10.9.9.9"), 6081, true
+	if !reflect.DeepEqual(services, want) {
+		t.Errorf("services %+v, want %+v", services, want)
+	}
+	servers := []lb.Backend{{Addr: netip.MustParseAddr("10.0.0.1"), Weight: 3}, {Addr: netip.MustParseAddr("10.0.0.2"), Weight: 3, Down: true}}
+	if !slices.Equal(backends["web"], servers) {
+		t.Errorf("servers %+v, want %+v", backends["web"], servers)
+	}
+
+	m, err := announce.New(announce.Config{})
+	require.NoError(t, err)
+	a := &announcer{machine: m, examiner: x, keeper: k}
+	now := time.Now()
+	a.resume(k.configured(), now)
+	r := m.Step(now, announce.Inputs{})
+	if len(r.VIPs) != 1 || r.VIPs[0].State != announce.Draining || len(r.Announcements) != 1 || r.Announcements[0].Class != announce.ClassDraining {
+		t.Fatalf("decided: %+v", r)
+	}
+	a.resume(k.configured(), now)
+	r = m.Step(now.Add(time.Hour), announce.Inputs{})
+	for r.Next != (time.Time{}) {
+		r = m.Step(r.Next, announce.Inputs{})
+	}
+	if len(r.VIPs) != 0 || !k.release(nil) {
+		t.Errorf("in the end it is still there: %+v", r.VIPs)
+	}
+}
+
 func TestSameSessions(t *testing.T) {
 	peers := func() []config.BGPPeer {
 		return []config.BGPPeer{{Address: netip.MustParseAddr("10.0.0.1"), ASN: 65000}}
@@ -194,5 +286,25 @@ func TestBGPOfSample(t *testing.T) {
 	if len(got) != 2 || got[0].Prefix != p || !slices.Equal(got[0].Communities, []bgp.Community{bgp.GracefulShutdown}) ||
 		got[0].LocalPref != 1 || got[1].Prepend != 2 || got[1].MED != 100 {
 		t.Errorf("routes %+v", got)
+	}
+}
+
+// TestAnnouncementInTrouble: what is decided and cannot be said is not shown as announced.
+func TestAnnouncementInTrouble(t *testing.T) {
+	for _, tc := range []struct {
+		name, trouble string
+		decided, want bool
+		reason        string
+	}{
+		{"announced", "", true, true, "because"},
+		{"announced, and nobody speaks", "BGP does not run: port taken", true, false, "because; but nothing is announced: BGP does not run: port taken"},
+		{"not announced, and nobody speaks", "BGP does not run: port taken", false, false, "because"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := announcement(announce.Status{Announced: tc.decided, Reason: "because"}, tc.trouble)
+			if got.Announced != tc.want || got.Reason != tc.reason {
+				t.Errorf("announced %t: %q; want %t: %q", got.Announced, got.Reason, tc.want, tc.reason)
+			}
+		})
 	}
 }

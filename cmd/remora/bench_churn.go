@@ -154,8 +154,7 @@ func newBenchChurnCommand() *cobra.Command {
 	o.New = newChurnBalancer
 	var scenarios []string
 	modes := []string{"transitions", "always", "never"}
-	var format string
-	var gate bool
+	var output benchOutput
 	var about strings.Builder
 	for _, s := range bench.Scenarios() {
 		fmt.Fprintf(&about, "  %-14s %s\n", s.Name, s.About)
@@ -195,7 +194,7 @@ exported and imported before (remora state).`,
   remora bench churn --scenarios mixed,lost-changing --modes transitions --format markdown`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if err := checkFormat(format); err != nil {
+			if err := output.begin(c); err != nil {
 				return err
 			}
 			if o.Modes, err = churnModes(modes); err != nil {
@@ -204,19 +203,12 @@ exported and imported before (remora state).`,
 			if o.Scenarios, err = bench.SelectScenarios(scenarios); err != nil {
 				return err
 			}
-			o.Log = benchLog(c)
+			o.Log = output.log(c)
 			if !c.Flags().Changed("seed") {
 				o.Seed = rand.Uint64()
 			}
 			o.Log.Info("playing", "seed", o.Seed)
-			r, err := measure(c, func(ctx context.Context) (bench.ChurnReport, error) { return bench.Churn(ctx, o) })
-			if err != nil {
-				return err
-			}
-			if err := writeReport(c.OutOrStdout(), r, format); err != nil || !gate {
-				return err
-			}
-			return r.Err()
+			return measure(c, &output, func(ctx context.Context) (bench.ChurnReport, error) { return bench.Churn(ctx, o) })
 		},
 	}
 	s := c.Flags()
@@ -227,7 +219,7 @@ exported and imported before (remora state).`,
 	s.StringSliceVar(&modes, "modes", modes, "ways to remember flows")
 	s.IntVar(&o.Runs, "runs", 0, "scenarios played at once; 0: as many as two CPUs keep up with")
 	s.Uint64Var(&o.Seed, "seed", 0, "what is random follows from it (default random)")
-	s.BoolVar(&gate, "gate", false, "fail if a flow is broken that remora promised to keep")
-	addFormatFlag(c, &format)
+	s.BoolVar(&o.Gate, "gate", false, "fail if a flow is broken that remora promised to keep")
+	output.add(c)
 	return c
 }

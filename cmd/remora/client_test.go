@@ -180,7 +180,7 @@ func TestClientMistakes(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"drain nothing", newDrainCommand, nil, []string{"0 arguments: write `remora drain REAL` or `remora drain VIP REAL`"}},
+		{"drain nothing", newDrainCommand, nil, []string{"0 arguments: write `remora drain REAL` or `remora drain VIP REAL`; `remora drains` lists the drains"}},
 		{"undrain too much", newUndrainCommand, []string{"a", "b", "c"}, []string{"3 arguments: write `remora undrain REAL`"}},
 		{"instance", newDrainCommand, []string{"--instance", "a/b", "10.20.0.11"}, []string{`instance name "a/b"`}},
 		{"output", newUndrainCommand, []string{"-o", "yaml", "10.20.0.11"}, []string{`output "yaml" is not text or json`}},
@@ -218,16 +218,16 @@ func TestDrain(t *testing.T) {
 		want   []string
 		status int
 	}{
-		{"begin", nil, nil, []string{line + "draining, 7 flows (3 active) and 100 slots left, until ", " (1h0m0s)\n", "[2001:db8:ff::10]:443/udp 10.20.0.11: draining"}, 0},
+		{"begin", nil, nil, []string{line + "draining, 3 active of 7 known flows and 100 slots left, until ", " (1h0m0s)\n", "[2001:db8:ff::10]:443/udp 10.20.0.11: draining"}, 0},
 		{"begin, JSON", nil, []string{"-o", "json"}, []string{`{"drains":[{"vip":"192.0.2.10:80/tcp","backend":"10.20.0.11","state":"DRAIN_STATE_RUNNING",`}, 0},
 		{"wait", []control.DrainState{control.DrainRunning, control.DrainRunning, control.DrainDone}, []string{"--wait"},
-			[]string{line + "draining, 7 flows", line + "done, no flow is left\n"}, 0},
+			[]string{line + "draining, 3 active", line + "done, 3 active of 7 known flows\n"}, 0},
 		{"wait, JSON", []control.DrainState{control.DrainRunning, control.DrainDone}, []string{"--wait", "-o", "json"},
 			[]string{`"state":"DRAIN_STATE_RUNNING"`, "}\n{", `"state":"DRAIN_STATE_DONE"`}, 0},
 		{"deadline", []control.DrainState{control.DrainRunning, control.DrainExpired}, []string{"--wait"},
-			[]string{line + "the deadline came, 7 flows were given to others\n"}, 3},
+			[]string{line + "deadline passed, 3 active of 7 known flows were given to others\n"}, 3},
 		{"ended", []control.DrainState{control.DrainRunning, control.DrainEnded}, []string{"--wait"},
-			[]string{line + "ended, 7 flows were left\n"}, 1},
+			[]string{line + "ended, 3 active of 7 known flows were left\n"}, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			socket := serveControl(t, newClientDaemon(t, tc.script...))
@@ -241,6 +241,38 @@ func TestDrain(t *testing.T) {
 				t.Errorf("exit status %d because of %v, want %d", status, err, tc.status)
 			}
 		})
+	}
+}
+
+func TestDrains(t *testing.T) {
+	d := newClientDaemon(t, control.DrainRunning)
+	socket := serveControl(t, d)
+	list := func(args ...string) string {
+		t.Helper()
+		out, err := runVerb(t, newDrainsCommand(), "", append(args, "--socket", socket)...)
+		require.NoError(t, err)
+		return out
+	}
+	if out := list(); out != "no backend is drained\n" {
+		t.Errorf("without a drain it prints %q", out)
+	}
+	_, err := runVerb(t, newDrainCommand(), "", "--socket", socket, "10.20.0.11")
+	require.NoError(t, err)
+	for _, tc := range []struct {
+		state control.DrainState
+		want  string
+	}{
+		{control.DrainRunning, "draining"}, {control.DrainDone, "done"}, {control.DrainExpired, "deadline passed"},
+	} {
+		d.script = []control.DrainState{tc.state}
+		lines := strings.Split(list(), "\n")
+		want := "192.0.2.10:80/tcp 10.20.0.11 " + tc.want + " 3 7 100"
+		if len(lines) != 4 || !strings.HasPrefix(strings.Join(strings.Fields(lines[1]), " "), want) {
+			t.Errorf("it prints %q, want a second line of %q", lines, want)
+		}
+	}
+	if out := list("-o", "json"); !strings.HasPrefix(out, `{"drains":[{"vip":"192.0.2.10:80/tcp",`) {
+		t.Errorf("JSON: %q", out)
 	}
 }
 
@@ -302,8 +334,8 @@ func TestDrainPrinter(t *testing.T) {
 		want     []string
 		clears   int
 	}{
-		{"file", false, []string{"9 flows", "7 flows", "6 flows"}, 0},
-		{"terminal", true, []string{"9 flows", "8 flows", "7 flows", "6 flows"}, 3},
+		{"file", false, []string{"of 9 known flows", "of 7 known flows", "of 6 known flows"}, 0},
+		{"terminal", true, []string{"of 9 known flows", "of 8 known flows", "of 7 known flows", "of 6 known flows"}, 3},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out bytes.Buffer

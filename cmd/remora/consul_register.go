@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/config"
+	"github.com/remora-lb/remora/lb/discovery"
 	"github.com/remora-lb/remora/lb/discovery/consul"
 	"github.com/remora-lb/remora/lb/engine"
 )
@@ -22,7 +24,11 @@ import (
 type registration struct {
 	registrar *consul.Registrar
 	status    func() engine.Status
-	log       *slog.Logger
+	// announced are the VIPs that routers are told of. Nil without BGP.
+	announced func() map[lb.VIP]bool
+	// self is by what this balancer knows its own entry.
+	self string
+	log  *slog.Logger
 }
 
 // newRegistration is nil if the balancer is not to be registered.
@@ -31,13 +37,15 @@ func newRegistration(c config.Consul, status func() engine.Status, log *slog.Log
 		return nil, nil
 	}
 	r := consul.DefaultRegistration()
-	r.Log, r.Client = log, consulClient(c)
+	r.Log, r.Client = log, discovery.ConsulClient(c)
 	r.Name, r.ID, r.TTL = c.Register.Name, c.Register.ID, c.Register.TTL
+	self := rand.Text()
+	r.Meta = map[string]string{consul.MetaInstance: self}
 	registrar, err := consul.NewRegistrar(r)
 	if err != nil {
 		return nil, fmt.Errorf("prepare to register in Consul: %v", err)
 	}
-	return &registration{registrar, status, log}, nil
+	return &registration{registrar: registrar, status: status, self: self, log: log}, nil
 }
 
 // lookAtVIPs is how often the data plane is looked at for what is to be reported.
@@ -59,7 +67,11 @@ func (r *registration) run(ctx context.Context) error {
 	defer look.Stop()
 	var last consul.Report
 	for {
-		if now := report(r.status()); now.Self != last.Self || !maps.Equal(now.VIPs, last.VIPs) {
+		now := report(r.status())
+		if r.announced != nil {
+			now.Announced = r.announced()
+		}
+		if now.Self != last.Self || !maps.Equal(now.VIPs, last.VIPs) || !maps.Equal(now.Announced, last.Announced) {
 			r.registrar.Set(now)
 			last = now
 		}

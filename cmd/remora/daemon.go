@@ -15,7 +15,10 @@ import (
 	"github.com/remora-lb/remora/lb/attach"
 	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/dataplane"
+	"github.com/remora-lb/remora/lb/discovery"
 	"github.com/remora-lb/remora/lb/engine"
+	"github.com/remora-lb/remora/lb/health"
+	"github.com/remora-lb/remora/lb/metrics"
 )
 
 // daemon is the balancer as the control API sees it.
@@ -24,12 +27,14 @@ type daemon struct {
 	engine *engine.Engine
 	drains *drains
 	// discovery is what comes from Consul.
-	discovery *discovery
+	discovery *discovery.Discovery
 	// leave is what is configured for a VIP.
 	leave func(lb.VIP) lb.Leave
 	// announcer is nil without BGP.
 	announcer *announcer
-	health    *health
+	health    *health.Health
+	// metrics is nil if they are not to be served.
+	metrics *metrics.Server
 }
 
 var _ control.Daemon = (*daemon)(nil)
@@ -40,10 +45,16 @@ func (d *daemon) Status(context.Context) (control.Status, error) {
 	if err != nil {
 		return control.Status{}, &control.Error{Code: control.CodeUnavailable, Problem: err.Error(), Cure: "the data plane may not be attached yet: try again"}
 	}
+	return d.statusOf(snap), nil
+}
+
+// statusOf is the status of a data plane with these counters.
+func (d *daemon) statusOf(snap *dataplane.Snapshot) control.Status {
 	s := d.engine.Status()
 	status := control.Status{
 		Version: buildVersion(), Instance: d.instance, Settled: s.Settled, Changes: s.Changes,
 		LastApply: s.LastApply, LastError: s.LastError,
+		Flows:      control.FlowTable{Capacity: snap.FlowCapacity, Flows: snap.Flows, Events: snap.FlowEvents},
 		Interfaces: []control.Interface{{Name: snap.Interface, Mode: controlMode(snap.Mode), ModeReason: snap.ModeReason}},
 	}
 	for _, p := range s.Problems {
@@ -56,11 +67,15 @@ func (d *daemon) Status(context.Context) (control.Status, error) {
 	for _, service := range s.Services {
 		status.Services = append(status.Services, controlService(service, counters))
 	}
-	d.health.annotate(status.Services)
+	d.health.Annotate(status.Services)
 	if d.announcer != nil {
 		status.BGP = d.announcer.status()
 	}
-	return status, nil
+	if d.metrics != nil {
+		listener := control.MetricsListener(d.metrics.Status())
+		status.Metrics = &listener
+	}
+	return status
 }
 
 func controlMode(m attach.Mode) control.Mode {
@@ -90,7 +105,7 @@ func controlService(s engine.ServiceStatus, counters map[lb.RealID]dataplane.Cou
 // targets are what the selection names in the data plane, by VIP.
 func (d *daemon) targets(s control.Selection) ([]lb.Target, error) {
 	var targets []lb.Target
-	for t := range realsByTarget(d.engine.Status()) {
+	for t := range d.engine.Status().ByTarget() {
 		if s.Names(t) {
 			targets = append(targets, t)
 		}
@@ -98,7 +113,7 @@ func (d *daemon) targets(s control.Selection) ([]lb.Target, error) {
 	if len(targets) == 0 {
 		return nil, &control.Error{Code: control.CodeNotFound, Object: s.String(), Problem: fmt.Sprintf("there is no backend %s", s)}
 	}
-	slices.SortFunc(targets, compareTargets)
+	slices.SortFunc(targets, lb.Target.Compare)
 	return targets, nil
 }
 
@@ -122,7 +137,7 @@ func (d *daemon) Drain(ctx context.Context, s control.Selection, timeout time.Du
 			Problem: fmt.Sprintf("the drain began, but would not survive a restart: %v", err), Cure: "make room in the state folder and drain again"}
 	}
 	d.awaitAbsent(ctx, targets)
-	return d.drains.list(targets), nil
+	return d.drains.list(func(t lb.Target) bool { return slices.Contains(targets, t) }), nil
 }
 
 // awaitAbsent waits until the engine has taken the targets out of their rings, but not for long: what
@@ -133,7 +148,7 @@ func (d *daemon) awaitAbsent(ctx context.Context, targets []lb.Target) {
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
 	for {
-		reals := realsByTarget(d.engine.Status())
+		reals := d.engine.Status().ByTarget()
 		if !slices.ContainsFunc(targets, func(t lb.Target) bool { return reals[t].Absence.Cause == engine.CauseNone }) {
 			return
 		}
@@ -161,20 +176,31 @@ func (d *daemon) Undrain(_ context.Context, s control.Selection) ([]lb.Target, e
 
 // Drains implements control.Daemon.
 func (d *daemon) Drains(_ context.Context, s control.Selection) ([]control.Drain, error) {
-	targets, err := d.targets(s)
-	if err != nil {
-		return nil, err
+	if s != (control.Selection{}) {
+		if _, err := d.targets(s); err != nil {
+			return nil, err
+		}
 	}
-	return d.drains.list(targets), nil
+	return d.drains.list(s.Names), nil
 }
 
 // DrainNode implements control.Daemon.
-func (d *daemon) DrainNode(_ context.Context, on bool) error {
+func (d *daemon) DrainNode(ctx context.Context, on bool) error {
 	if d.announcer == nil {
 		return &control.Error{Code: control.CodeRefused, Problem: "the balancer announces nothing, so it cannot take itself out",
 			Cure: "configure bgp, or take its routes out where they are made"}
 	}
-	if err := d.announcer.drain(on); err != nil {
+	if on {
+		if err := d.announcer.limit.take(ctx); err != nil {
+			return &control.Error{Code: control.CodeRefused, Problem: fmt.Sprintf("the limit of drains does not allow it: %v", err),
+				Cure: "wait until another balancer is in again; if it must be, take consul.drain_limit out of the file and restart"}
+		}
+	}
+	err := d.announcer.drain(on)
+	if !on {
+		d.announcer.limit.give()
+	}
+	if err != nil {
 		return &control.Error{Code: control.CodeInternal, Problem: fmt.Sprintf("it is done, but will be as before after a restart: %v", err),
 			Cure: "make room in the state folder and try again"}
 	}

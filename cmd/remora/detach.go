@@ -18,7 +18,7 @@ func newDetachCommand() *cobra.Command {
 		Short: "Take the packet program off its interface and remove everything pinned",
 		Long: `Take the packet program off its interface and remove everything pinned for the instance. Packets
 to VIPs then go to the host's network stack. Refused while a daemon runs for the instance. An
-instance that is not there is an error.`,
+instance that is not there is an error. ` + "`remora reset`" + ` lists what it removes, and takes state too.`,
 		Example: `  remora detach
   remora detach --instance lab`,
 		Args: cobra.NoArgs,

@@ -24,28 +24,31 @@ const drainLong = `Stop new flows to a backend, and let its known flows end.
 VIP is written ADDRESS:PORT/PROTOCOL, REAL as the backend's address. Without VIP the backend is
 drained for all VIPs that have it. What is left of its flows at the deadline is given to other
 backends. A drain is not the configuration's: it lasts until ` + "`remora undrain`" + `. To drain again sets the
-deadline anew.
+deadline anew. ` + "`remora drains`" + ` lists all drains.
 
-The drain is done when no slot names the backend any more and none of its flows is remembered,
-or when none of its flows is left at the deadline. A flow that nothing is known of, since it was
-silent, may be there as long as slots are left: for the whole window after the last change.
+The drain is done when no packet of the backend's flows was seen for a minute. That only tells how
+far it is, and cuts nothing: nothing tells a connection that has ended from one that pauses, so
+all that are known stay the backend's until the deadline, and so does the drain. "0 active of 7
+known flows" is 7 connections that ended or pause. If one of them goes on before the deadline,
+the drain is not done any more. At the deadline it is done if no packet was seen in the minute
+before; otherwise the deadline came while flows were active.
 
-With --wait the command stays until then, and prints how far the drain is: on a terminal
+With --wait the command stays until it is done, and prints how far it is: on a terminal
 always the present state, elsewhere a line when the state changes and at most every 10 seconds.
 To interrupt it does not end the drain.` + drainNodeHelp + clientHelp + `
 
 Exit status:
   0  the drain has begun; with --wait: it is done
   1  it has not begun; with --wait: it was ended by somebody else, or the daemon does not answer
-  3  with --wait: the deadline came while flows were left`
+  3  with --wait: the deadline came while flows were active`
 
 const drainExample = `  remora drain 192.0.2.10:80/tcp 10.20.0.11
 
-  # For all VIPs, and go on when no connection is left:
+  # For all VIPs, and go on when no connection was active for a minute:
   remora drain 10.20.0.11 --timeout 10m --wait && ssh 10.20.0.11 reboot
 
   # A JSON object on each line:
-  remora drain 10.20.0.11 --wait -o json | jq '[.drains[].flowsLeft] | add'
+  remora drain 10.20.0.11 --wait -o json | jq '[.drains[].activeFlows] | add'
 
   # The balancer itself:
   remora drain --node --wait && systemctl stop remora`
@@ -85,7 +88,7 @@ func newDrainCommand() *cobra.Command {
 	f.add(cmd)
 	f.addOutput(cmd)
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "how long known flows may go on, for example 10m (default: as configured for the VIP)")
-	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait for the end of the drain")
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until the drain is done, or its deadline comes")
 	cmd.Flags().BoolVar(&f.node, "node", false, "drain the balancer itself")
 	return cmd
 }
@@ -95,7 +98,7 @@ func backendArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 1 || len(args) == 2 {
 		return nil
 	}
-	return fmt.Errorf("%d arguments: write `remora %s REAL` or `remora %s VIP REAL`", len(args), cmd.Name(), cmd.Name())
+	return fmt.Errorf("%d arguments: write `remora %s REAL` or `remora %s VIP REAL`; `remora drains` lists the drains", len(args), cmd.Name(), cmd.Name())
 }
 
 // splitBackend is empty for the VIP if there is none.
@@ -141,7 +144,7 @@ func drainResult(drains []*remorav1.DrainProgress) error {
 	for _, d := range drains {
 		switch name := d.Vip + " " + d.Backend; d.State {
 		case remorav1.DrainState_DRAIN_STATE_EXPIRED:
-			expired = append(expired, fmt.Sprintf("%s (%d flows)", name, d.FlowsLeft))
+			expired = append(expired, fmt.Sprintf("%s (%s)", name, flowsOf(d)))
 		case remorav1.DrainState_DRAIN_STATE_ENDED:
 			ended = append(ended, name)
 		}
@@ -150,7 +153,7 @@ func drainResult(drains []*remorav1.DrainProgress) error {
 	case len(ended) > 0:
 		return fmt.Errorf("the drain was ended before it was done: %s", strings.Join(ended, ", "))
 	case len(expired) > 0:
-		return &statusError{3, "the deadline came while flows were left: " + strings.Join(expired, ", ")}
+		return &statusError{3, "the deadline came while flows were active, or no daemon ran: " + strings.Join(expired, ", ")}
 	}
 	return nil
 }
@@ -206,15 +209,19 @@ func drainLine(d *remorav1.DrainProgress, now time.Time) string {
 	name := d.Vip + " " + d.Backend + ": "
 	switch d.State {
 	case remorav1.DrainState_DRAIN_STATE_DONE:
-		return name + "done, no flow is left"
+		return name + "done, " + flowsOf(d)
 	case remorav1.DrainState_DRAIN_STATE_EXPIRED:
-		return fmt.Sprintf("%sthe deadline came, %d flows were given to others", name, d.FlowsLeft)
+		return name + "deadline passed, " + flowsOf(d) + " were given to others"
 	case remorav1.DrainState_DRAIN_STATE_ENDED:
-		return fmt.Sprintf("%sended, %d flows were left", name, d.FlowsLeft)
+		return name + "ended, " + flowsOf(d) + " were left"
 	}
 	deadline := d.Deadline.AsTime()
-	return fmt.Sprintf("%sdraining, %d flows (%d active) and %d slots left, until %s (%s)", name, d.FlowsLeft, d.ActiveFlows,
+	return fmt.Sprintf("%sdraining, %s and %d slots left, until %s (%s)", name, flowsOf(d),
 		d.SlotsLeft, deadline.Local().Format(time.DateTime), max(0, deadline.Sub(now)).Round(time.Second))
+}
+
+func flowsOf(d *remorav1.DrainProgress) string {
+	return fmt.Sprintf("%d active of %d known flows", d.ActiveFlows, d.FlowsLeft)
 }
 
 func isTerminal(out io.Writer) bool {

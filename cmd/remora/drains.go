@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -15,28 +16,40 @@ import (
 	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/dataplane"
 	"github.com/remora-lb/remora/lb/engine"
+	"github.com/remora-lb/remora/lb/event"
 	"github.com/remora-lb/remora/lb/store"
 )
 
 // drains are the operator's: they last until they are ended or their backend is gone, over restarts
 // too. Methods may be called from any goroutine.
 type drains struct {
-	instanceFlags
-	engine *engine.Engine
 	store  *store.Store
 	log    *slog.Logger
+	events event.Sink    // set before run; nil writes to log
 	added  chan struct{} // room for one: says that a deadline may be near
+
+	// The engine's: what it has done, and what it is to do.
+	status func() engine.Status
+	hand   func(map[lb.Target]engine.Drain)
+	// count is what the flow table has, as of now.
+	count func() (map[lb.Target]flowCount, error)
 
 	mu  sync.Mutex // guards set, and keeps what is handed over and saved in order
 	set map[lb.Target]*drain
 }
 
-// drain is one of them, and how it ended.
+// flowCount is how many flows are remembered at a backend of one VIP, and how many of them had a packet
+// within the last minute.
+type flowCount struct{ flows, active int }
+
+// drain is one of them, and how it stands. Until its deadline the state may change to and fro; what it is
+// then is for good.
 type drain struct {
 	engine.Drain
 	State control.DrainState
-	// Flows were left when it was last looked at before its end.
-	Flows int
+	// over tells that the deadline has come, and what is below is how it was.
+	over bool
+	flowCount
 }
 
 // savedDrain is a drain on disk.
@@ -47,23 +60,64 @@ type savedDrain struct {
 	Until   time.Time          `json:"until"`
 	State   control.DrainState `json:"state"`
 	Flows   int                `json:"flows"`
+	Active  int                `json:"active,omitempty"`
 }
 
 // newDrains takes over those of an earlier run, and hands them to the engine.
 func newDrains(f instanceFlags, e *engine.Engine, s *store.Store, log *slog.Logger) *drains {
-	d := &drains{instanceFlags: f, engine: e, store: s, log: log,
-		added: make(chan struct{}, 1), set: make(map[lb.Target]*drain)}
+	d := &drains{
+		store: s, log: log, added: make(chan struct{}, 1),
+		status: e.Status, hand: e.SetDrains,
+		count: func() (map[lb.Target]flowCount, error) { return countFlows(f) },
+		set:   make(map[lb.Target]*drain),
+	}
+	d.load(time.Now())
+	return d
+}
+
+// load takes over what an earlier run saved. Deadlines that came since then are judged by what the data
+// plane still has: it went on without a daemon.
+func (d *drains) load(now time.Time) {
 	var saved []savedDrain
-	load(s, drainsName, drainsVersion, &saved, log)
+	d.store.Recall(drainsName, drainsVersion, &saved, d.log)
+	missed := false
 	for _, one := range saved {
 		addr, err := lb.ParseBackendAddr(one.Backend)
 		if err != nil {
 			continue // nothing was saved so
 		}
-		d.set[lb.Target{VIP: one.VIP, Backend: addr}] = &drain{engine.Drain{Since: one.Since, Until: one.Until}, one.State, one.Flows}
+		is := &drain{
+			Drain: engine.Drain{Since: one.Since, Until: one.Until}.Anchored(now),
+			State: one.State, flowCount: flowCount{one.Flows, one.Active},
+		}
+		is.over = !now.Before(is.Until)
+		missed = missed || is.over && is.State == control.DrainRunning
+		d.set[lb.Target{VIP: one.VIP, Backend: addr}] = is
+	}
+	if missed {
+		d.expireMissed()
 	}
 	d.handOver()
-	return d
+}
+
+// expireMissed ends the drains whose deadline came while there was no daemon. Whether flows had ended by
+// then is not known, so none of them is done.
+func (d *drains) expireMissed() {
+	counts, err := d.count()
+	for t, one := range d.set {
+		if !one.over || one.State != control.DrainRunning {
+			continue
+		}
+		one.State = control.DrainExpired
+		if err == nil { // otherwise what was saved has to do
+			one.flowCount = counts[t]
+		}
+		d.log.Info("drain ended: its time passed while no daemon ran", "vip", t.VIP, "real", t.Backend,
+			"flows", one.flows, "active", one.active)
+	}
+	if err := d.save(); err != nil {
+		d.log.Error("drains not saved", "error", err)
+	}
 }
 
 // add begins drains, or changes their deadlines. It returns once they are saved.
@@ -112,21 +166,21 @@ func (d *drains) handOver() {
 	for t, one := range d.set {
 		set[t] = one.Drain
 	}
-	d.engine.SetDrains(set)
+	d.hand(set)
 }
 
 func (d *drains) save() error {
 	saved := make([]savedDrain, 0, len(d.set))
 	for _, t := range d.targets() {
 		one := d.set[t]
-		saved = append(saved, savedDrain{t.VIP, t.Backend.String(), one.Since, one.Until, one.State, one.Flows})
+		saved = append(saved, savedDrain{t.VIP, t.Backend.String(), one.Since, one.Until, one.State, one.flows, one.active})
 	}
 	return d.store.Save(drainsName, drainsVersion, saved)
 }
 
 // targets are those of all drains, by VIP and address.
 func (d *drains) targets() []lb.Target {
-	return slices.SortedFunc(maps.Keys(d.set), compareTargets)
+	return slices.SortedFunc(maps.Keys(d.set), lb.Target.Compare)
 }
 
 // run looks how far the drains are until ctx ends.
@@ -158,50 +212,49 @@ func (d *drains) pause(now time.Time) time.Duration {
 	defer d.mu.Unlock()
 	pause := drainInterval
 	for _, one := range d.set {
-		if last := one.Until.Add(-drainLastLook).Sub(now); one.State == control.DrainRunning && last > 0 {
+		if last := one.remaining(now) - drainLastLook; last > 0 {
 			pause = min(pause, last)
 		}
 	}
 	return pause
 }
 
-// look ends what is done or expired, and drops drains of backends that are gone.
+// look judges how the drains stand, and drops those of backends that are gone.
 func (d *drains) look(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.set) == 0 {
 		return
 	}
-	status := d.engine.Status()
-	reals := realsByTarget(status)
-	d.recount(reals, func(t lb.Target) bool {
+	status := d.status()
+	reals := status.ByTarget()
+	counted := d.recount(reals, func(t lb.Target) bool {
 		left := d.set[t].remaining(now)
 		return left > 0 && left <= 2*drainInterval
 	})
 	changed := false
 	for t, one := range d.set {
+		before := one.State
 		real, there := reals[t]
 		switch {
 		case !there:
 			if status.Settled && now.Sub(one.Since) > engineTime {
-				d.log.Info("drain ended: the backend is gone", "vip", t.VIP, "real", t.Backend)
+				d.emit(t, before, "gone", "drain ended: the backend is gone")
 				delete(d.set, t)
 				changed = true
 			}
-		case one.State != control.DrainRunning:
+			continue
+		case one.over:
+			continue
 		case !now.Before(one.Until):
-			one.State = control.DrainDone
-			if one.Flows > 0 {
-				one.State = control.DrainExpired
-			}
-			d.log.Info("drain ended: its time has passed", "vip", t.VIP, "real", t.Backend, "flows_left", one.Flows)
+			one.end()
+		// A real that is held as a previous run left it is not absent; and nothing is known before it is counted.
+		case real.Absence.Cause != engine.CauseNone && (counted || !status.Swept.IsZero()):
+			one.follow(real, status.Swept)
+		}
+		if one.State != before || one.over {
+			d.say(t, one, before)
 			changed = true
-		case real.Drained(status.Swept):
-			one.State, one.Flows = control.DrainDone, 0
-			d.log.Info("drained", "vip", t.VIP, "real", t.Backend)
-			changed = true
-		case real.Absence.Cause != engine.CauseNone:
-			one.Flows = real.Flows
 		}
 	}
 	if changed {
@@ -211,83 +264,131 @@ func (d *drains) look(now time.Time) {
 	}
 }
 
-// remaining is the time that a running drain has left; 0 for others, and for none.
+// say tells how a drain stands now.
+func (d *drains) say(t lb.Target, one *drain, before control.DrainState) {
+	what := "drained: no flow was seen for a minute"
+	switch {
+	case one.over:
+		what = "drain ended: its time has passed"
+	case one.State == control.DrainRunning:
+		what = "drain goes on: a flow is seen again"
+	}
+	d.emit(t, before, drainWord(one.State), fmt.Sprintf("%s; %d flows, %d of them active", what, one.flows, one.active))
+}
+
+func (d *drains) emit(t lb.Target, before control.DrainState, to, cause string) {
+	sink := d.events
+	if sink == nil {
+		sink = event.ToLog(d.log)
+	}
+	sink.Emit(event.Event{Kind: event.KindDrain, VIP: t.VIP, Real: t.Backend, From: drainWord(before), To: to, Cause: cause})
+}
+
+func drainWord(s control.DrainState) string {
+	switch s {
+	case control.DrainRunning:
+		return "running"
+	case control.DrainDone:
+		return "done"
+	case control.DrainExpired:
+		return "expired"
+	}
+	return "ended"
+}
+
+// follow takes in what was found at the real. Before the first look over the flow table a drain that was
+// done stays so, unless a flow is active.
+func (d *drain) follow(real engine.RealStatus, swept time.Time) {
+	d.flowCount = flowCount{real.Flows, real.Active}
+	switch {
+	case isQuiet(real, swept):
+		d.State = control.DrainDone
+	case d.active > 0, !swept.IsZero():
+		d.State = control.DrainRunning
+	}
+}
+
+// isQuiet tells whether nothing is seen of a real's flows any more. Nothing tells a connection that ended
+// from one that pauses, so those that had no packet for ActiveTime do not count. Of the others each is in
+// the flow table by then: since new flows go elsewhere, packets of its old ones are remembered.
+func isQuiet(real engine.RealStatus, swept time.Time) bool {
+	return real.Drained(swept) || real.Active == 0 && !swept.Before(real.Absence.Since.Add(control.ActiveTime))
+}
+
+// end judges the drain at its deadline.
+func (d *drain) end() {
+	d.over, d.State = true, control.DrainDone
+	if d.active > 0 {
+		d.State = control.DrainExpired
+	}
+}
+
+// remaining is the time until the deadline; 0 after it, and for none.
 func (d *drain) remaining(now time.Time) time.Duration {
-	if d == nil || d.State != control.DrainRunning {
+	if d == nil || d.over {
 		return 0
 	}
 	return max(0, d.Until.Sub(now))
 }
 
 // recount counts the flows of the drained reals in the flow table, if that is worth its time for one of
-// them: where the engine's count is from before the drain, or is to be the last. The caller holds mu.
-func (d *drains) recount(reals map[lb.Target]engine.RealStatus, worth func(lb.Target) bool) {
+// them: where the engine's count is from before the drain, or is to be the last. It tells whether it did. The
+// caller holds mu.
+func (d *drains) recount(reals map[lb.Target]engine.RealStatus, worth func(lb.Target) bool) bool {
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(d.set)), worth) {
-		return
+		return false
 	}
-	snap, err := dataplane.ReadSnapshot(d.bpffs, d.instance)
+	counts, err := d.count()
 	if err != nil {
-		return // the engine's count has to do
-	}
-	counts := make(map[lb.RealID]dataplane.RealState)
-	for _, r := range snap.Reals {
-		counts[r.ID] = r
+		return false // the engine's count has to do
 	}
 	for t := range d.set {
 		if real, ok := reals[t]; ok {
-			real.Flows, real.Active = counts[real.ID].Flows, counts[real.ID].ActiveFlows
+			real.Flows, real.Active = counts[t].flows, counts[t].active
 			reals[t] = real
 		}
 	}
+	return true
+}
+
+// countFlows counts the flows of all reals in the flow table.
+func countFlows(f instanceFlags) (map[lb.Target]flowCount, error) {
+	snap, err := dataplane.ReadSnapshot(f.bpffs, f.instance)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[lb.Target]flowCount)
+	for _, r := range snap.Reals {
+		t := lb.Target{VIP: r.VIP, Backend: r.Backend.Addr}
+		counts[t] = flowCount{counts[t].flows + r.Flows, counts[t].active + r.ActiveFlows}
+	}
+	return counts, nil
 }
 
 // engineTime is by when the engine has taken over an input.
 const engineTime = 10 * time.Second
 
-// list are the drains of these targets with how far they are.
-func (d *drains) list(targets []lb.Target) []control.Drain {
-	status := d.engine.Status()
-	reals := realsByTarget(status)
+// list are the drains that are meant, by VIP and address, with how far they are.
+func (d *drains) list(meant func(lb.Target) bool) []control.Drain {
+	status := d.status()
+	reals := status.ByTarget()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.recount(reals, func(t lb.Target) bool {
-		return slices.Contains(targets, t) && d.set[t].remaining(now) > 0 && status.Swept.Before(d.set[t].Since)
+		return meant(t) && d.set[t].remaining(now) > 0 && status.Swept.Before(d.set[t].Since)
 	})
 	var list []control.Drain
-	for _, t := range targets {
-		one, ok := d.set[t]
-		if !ok {
+	for _, t := range d.targets() {
+		if !meant(t) {
 			continue
 		}
-		progress := control.Drain{Target: t, State: one.State, Since: one.Since, Deadline: one.Until, Flows: one.Flows}
-		if real := reals[t]; one.State == control.DrainRunning {
+		one := d.set[t]
+		progress := control.Drain{Target: t, State: one.State, Since: one.Since, Deadline: one.Until, Flows: one.flows, Active: one.active}
+		if real, there := reals[t]; there && !one.over {
 			progress.Slots, progress.Flows, progress.Active = real.PrevSlots, real.Flows, real.Active
 		}
 		list = append(list, progress)
 	}
 	return list
-}
-
-// realsByTarget are the reals of a status; of several of one target, the one that has most slots.
-func realsByTarget(s engine.Status) map[lb.Target]engine.RealStatus {
-	reals := make(map[lb.Target]engine.RealStatus)
-	for _, service := range s.Services {
-		for _, v := range service.VIPs {
-			for _, r := range v.Reals {
-				t := lb.Target{VIP: v.VIP, Backend: r.Backend.Addr}
-				if old, ok := reals[t]; !ok || r.Absence.Cause < old.Absence.Cause {
-					reals[t] = r
-				}
-			}
-		}
-	}
-	return reals
-}
-
-func compareTargets(a, b lb.Target) int {
-	if c := a.VIP.Compare(b.VIP); c != 0 {
-		return c
-	}
-	return a.Backend.Compare(b.Backend)
 }

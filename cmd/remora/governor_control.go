@@ -12,12 +12,13 @@ import (
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/control"
+	"github.com/remora-lb/remora/lb/discovery"
 	"github.com/remora-lb/remora/lb/governor"
 )
 
 // Held implements control.Daemon.
 func (d *daemon) Held(context.Context) (control.Held, error) {
-	j := d.discovery.state()
+	j := d.discovery.State()
 	var h control.Held
 	for _, one := range j.Held {
 		h.Holds = append(h.Holds, control.Hold{
@@ -26,7 +27,7 @@ func (d *daemon) Held(context.Context) (control.Held, error) {
 		})
 	}
 	for _, r := range j.Refused {
-		h.Refusals = append(h.Refusals, control.Refusal{Source: consulSource, Service: r.Service, Object: r.Object, Reason: r.Reason})
+		h.Refusals = append(h.Refusals, control.Refusal{Source: discovery.ConsulSource, Service: r.Service, Object: r.Object, Reason: r.Reason})
 	}
 	for rule, held := range j.Counters.Held {
 		if held > 0 {
@@ -47,7 +48,7 @@ func (d *daemon) governedService(name string) (string, error) {
 			}
 		}
 	}
-	services := d.discovery.state().Services
+	services := d.discovery.State().Services
 	if slices.ContainsFunc(services, func(s governor.Service) bool { return s.Service == name }) {
 		return name, nil
 	}
@@ -67,7 +68,7 @@ func (d *daemon) Freeze(ctx context.Context, f control.Freeze) (service string, 
 	if service, err = d.governedService(f.Service); err != nil {
 		return "", time.Time{}, err
 	}
-	until, err = d.discovery.freeze(ctx, service, f.Author, f.Reason, f.Duration)
+	until, err = d.discovery.Freeze(ctx, service, f.Author, f.Reason, f.Duration)
 	return service, until, refusedCall(ctx, service, err)
 }
 
@@ -76,7 +77,7 @@ func (d *daemon) Unfreeze(ctx context.Context, name string) (service string, err
 	if service, err = d.governedService(name); err != nil {
 		return "", err
 	}
-	return service, refusedCall(ctx, service, d.discovery.unfreeze(ctx, service))
+	return service, refusedCall(ctx, service, d.discovery.Unfreeze(ctx, service))
 }
 
 // Accept implements control.Daemon.
@@ -84,7 +85,7 @@ func (d *daemon) Accept(ctx context.Context, name string) (service string, chang
 	if service, err = d.governedService(name); err != nil {
 		return "", 0, err
 	}
-	changes, err = d.discovery.accept(ctx, service)
+	changes, err = d.discovery.Accept(ctx, service)
 	return service, changes, refusedCall(ctx, service, err)
 }
 

@@ -11,55 +11,9 @@ import (
 	"github.com/remora-lb/remora/healthcheck"
 	"github.com/remora-lb/remora/lb"
 	remorav1 "github.com/remora-lb/remora/lb/api/remora/v1"
-	"github.com/remora-lb/remora/lb/control"
 )
 
-// annotate adds what the checks know to the VIPs and reals of a status.
-func (h *health) annotate(services []control.Service) {
-	known := h.checks.Snapshot()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, s := range services {
-		for i := range s.VIPs {
-			v := &s.VIPs[i]
-			g := h.groups[v.VIP]
-			if g == nil {
-				continue
-			}
-			v.Health = &control.HealthGroup{
-				Checked: len(g.last.Members), Healthy: g.last.Healthy, FailOpen: g.last.FailOpen, Servable: g.last.Servable, Detail: g.last.Detail,
-			}
-			for k := range v.Reals {
-				r := &v.Reals[k]
-				t := lb.Target{VIP: v.VIP, Backend: r.Backend.Addr}
-				if p := h.patients[t]; p != nil && p.real.ID == r.ID {
-					r.Health = p.status(known[checkID{Target: t}], known[checkID{t, true}])
-				}
-			}
-		}
-	}
-}
-
-// status is what is known of a backend; full is its full-size probe, zero if there is none.
-func (p *patient) status(s, full healthcheck.Status) *control.Health {
-	c := &control.Health{
-		Local: control.HealthState(p.verdict.State), Outside: control.HealthState(p.outside), Since: s.Since,
-		Percent: p.verdict.Weight, Suppressed: p.verdict.Suppressed,
-	}
-	if !s.LastAt.IsZero() {
-		c.Reason, c.Detail = s.Last.Reason.String(), s.Last.Detail
-	}
-	d := p.diagnosis
-	if p.verdict.State != healthcheck.Down {
-		d = fullSizeFault(full.Verdict.State, full.Last)
-	}
-	if d.Fault != healthcheck.NoFault {
-		c.Fault, c.FaultDetail = d.Fault.String(), d.Detail
-	}
-	return c
-}
-
-// addHealth adds what the daemon's checks know.
+// addHealth adds what the daemon's checks know, and what of backends the maps do not tell.
 func (s *status) addHealth(answer *remorav1.GetStatusResponse) {
 	vips := make(map[string]*remorav1.VIP)
 	for _, service := range answer.Services {
@@ -78,12 +32,14 @@ func (v *vipStatus) addHealth(answer *remorav1.VIP) {
 	if g := answer.Health; g != nil {
 		v.Health = &groupHealth{Checked: g.Checked, Healthy: g.Healthy, FailOpen: g.FailOpen, Servable: g.Servable, Detail: g.Detail}
 	}
-	reals := make(map[lb.RealID]*remorav1.Health)
+	reals := make(map[lb.RealID]*remorav1.Real)
 	for _, r := range answer.Reals {
-		reals[lb.RealID(r.Id)] = r.Health
+		reals[lb.RealID(r.Id)] = r
 	}
 	for i := range v.Reals {
-		if h := reals[v.Reals[i].ID]; h != nil {
+		known := reals[v.Reals[i].ID]
+		v.Reals[i].ServerID, v.Reals[i].Routed = known.GetServerId(), known.GetRouted()
+		if h := known.GetHealth(); h != nil {
 			v.Reals[i].Health = newRealHealth(h)
 		}
 	}

@@ -54,16 +54,25 @@ further ones.`,
 	root.AddCommand(
 		newRunCommand(),
 		newCheckCommand(),
+		newImportCommand(),
 		newStatusCommand(),
+		newEventsCommand(),
+		newDoctorCommand(),
+		newExplainCommand(),
+		newPlanCommand(),
 		newDrainCommand(),
 		newUndrainCommand(),
+		newDrainsCommand(),
 		newFreezeCommand(),
 		newUnfreezeCommand(),
 		newAcceptCommand(),
 		newStateCommand(),
 		newDetachCommand(),
+		newResetCommand(),
 		newDecapCommand(),
+		newTCPIDCommand(),
 		newBenchCommand(loadBench),
+		newOffloadCommand(),
 		newVersionCommand(),
 	)
 	return root
@@ -110,7 +119,10 @@ func (f *instanceFlags) check() error {
 
 // loadBench loads the packet program with a bench's topology, attached nowhere.
 func loadBench(t bench.Topology) (*ebpf.Program, io.Closer, error) {
-	d, err := dataplane.Open(dataplane.Config{Flows: t.FlowTable, FlowInserts: dataplane.MaxFlowInserts})
+	d, err := dataplane.Open(dataplane.Config{
+		Flows: t.FlowTable, FlowInserts: dataplane.MaxFlowInserts, AnswerLimit: dataplane.AnswersUnlimited,
+		Decap: t.Decap, QUICLB: t.QUICLB,
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -122,7 +134,12 @@ func loadBench(t bench.Topology) (*ebpf.Program, io.Closer, error) {
 }
 
 func fillBench(d *dataplane.Dataplane, t bench.Topology) error {
-	room := engine.Capacity{Reals: len(t.Reals)}
+	room := engine.Capacity{
+		Reals: len(t.Reals), Targets: len(t.Servers) + len(t.Routes), SourceRoutes: len(t.SourceRoutes), Options: t.Features,
+	}
+	if t.Features {
+		room.Prefixes = 1
+	}
 	for _, v := range t.VIPs {
 		if v.VIP.Addr.Is4() {
 			room.VIPs4++
@@ -143,6 +160,12 @@ func fillBench(d *dataplane.Dataplane, t bench.Topology) error {
 		if _, err := d.SetRing(lb.RingID(id), slots); err != nil {
 			return err
 		}
+	}
+	if err := d.SetTargets(t.Servers, t.Routes); err != nil {
+		return err
+	}
+	if err := d.SetSourceRoutes(t.SourceRoutes); err != nil {
+		return err
 	}
 	return d.SetVIPs(t.VIPs)
 }

@@ -25,10 +25,16 @@ equal to the file, the routes and the neighbours.
 Programs, links and maps are pinned below BPFFS/remora/INSTANCE, so forwarding goes on when this
 command ends, however it ends; the next start adopts what is there without losing a packet.
 
+With a section bgp, VIPs that can be served are announced to routers, and withdrawn when they cannot
+be (docs/bgp.md). If BGP cannot run, forwarding goes on, ` + "`remora status`" + ` says why, and it is tried
+again.
+
   SIGHUP           reads the file again; a bad file changes nothing and is reported. The
-                   interface, the mode and a fixed next hop need a restart.
+                   interface, the mode, a fixed next hop, decapsulation, quic_lb and icmp are
+                   among what needs a restart.
   SIGTERM, SIGINT  end the command. What it leaves is the file's on_exit: keep (forwarding
-                   goes on) or detach.
+                   goes on) or detach. With BGP, detach withdraws the routes first; keep leaves
+                   them to graceful restart.
 
 Privileges: root, or the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. A BPF file system
 that is not mounted needs root to be mounted.`
@@ -37,6 +43,9 @@ const runExample = `  remora run -c /etc/remora/remora.yaml
 
   # Apply the file, leave everything attached, and exit:
   remora run -c /etc/remora/remora.yaml --once`
+
+// defaultStateDir has a folder for each instance.
+const defaultStateDir = "/var/lib/remora"
 
 // runFlags are the command's flags as given.
 type runFlags struct {
@@ -78,8 +87,8 @@ func newRunCommand() *cobra.Command {
 	}
 	addConfigFlag(cmd, &f.file)
 	f.add(cmd)
-	cmd.Flags().BoolVar(&f.once, "once", false, "apply the file, leave program and maps attached and pinned, and exit")
-	cmd.Flags().StringVar(&f.stateDir, "state-dir", "/var/lib/remora", "folder of the daemon's own state, in a folder for each instance")
+	cmd.Flags().BoolVar(&f.once, "once", false, "apply the file, leave program and maps attached and pinned, and exit; nothing is announced by BGP")
+	cmd.Flags().StringVar(&f.stateDir, "state-dir", defaultStateDir, "folder of the daemon's own state, in a folder for each instance")
 	cmd.Flags().StringVar(&f.socket, "socket", "", "unix socket of the control API (default /run/remora/INSTANCE.sock)")
 	cmd.Flags().StringVar(&f.group, "group", "", "group whose members may use the socket, beside root and the daemon's own user")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")

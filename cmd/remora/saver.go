@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -93,17 +92,8 @@ func (s *saver) flush() bool {
 // loadMemory is what an earlier run saved; nil if there is nothing that can be used.
 func loadMemory(s *store.Store, log *slog.Logger) *engine.Memory {
 	var m engine.Memory
-	if !load(s, memoryName, memoryVersion, &m, log) {
+	if !s.Recall(memoryName, memoryVersion, &m, log) {
 		return nil
 	}
 	return &m
-}
-
-// load reads a value, and says what is the matter if it is there and cannot be read.
-func load(s *store.Store, name string, version uint32, into any, log *slog.Logger) bool {
-	_, err := s.Load(name, version, into)
-	if err != nil && !errors.Is(err, store.ErrNone) {
-		log.Warn("state of an earlier run not used", "name", name, "error", err)
-	}
-	return err == nil
 }

@@ -23,10 +23,10 @@ func testClient(v4 bool) netip.Addr {
 	return netip.AddrFrom16([16]byte{0x20, 0x01, 0x00, 0x02, 15: 1})
 }
 
-// testPacket is a frame to a port of a VIP of which nothing is remembered: TCP with RST, UDP where no
+// testPacket is a frame to an address and port of a VIP of which nothing is remembered: TCP with RST, UDP where no
 // flow is remembered, else an ICMP error about a packet that a server sent.
-func testPacket(v lb.VIPEntry, port uint16) []byte {
-	client, vip := testClient(v.VIP.Addr.Is4()), v.VIP.Addr
+func testPacket(v lb.VIPEntry, to netip.AddrPort) []byte {
+	client, vip, port := testClient(to.Addr().Is4()), to.Addr(), to.Port()
 	switch {
 	case v.VIP.Protocol == lb.TCP:
 		return testFrame(ipPacket(client, vip, unix.IPPROTO_TCP, tcpReset(testPort, port)))

@@ -18,22 +18,27 @@ import (
 // right, fail where they are not, and leave nothing in the flow table, whatever the slots are.
 func TestSelfTest(t *testing.T) {
 	require.Root(t)
+	none := lb.Options{}
 	for _, tc := range []struct {
-		vip  string
-		mode lb.FlowMode
+		vip     string
+		mode    lb.FlowMode
+		options lb.Options
 	}{
-		{"192.0.2.10:80/tcp", lb.FlowTransitions}, {"192.0.2.10:0/tcp", lb.FlowAlways}, {"[2001:db8:ff::10]:80/tcp", lb.FlowAlways},
-		{"192.0.2.10:53/udp", lb.FlowNever}, {"192.0.2.10:53/udp", lb.FlowAlways}, {"[2001:db8:ff::10]:443/udp", lb.FlowQUIC},
+		{"192.0.2.10:80/tcp", lb.FlowTransitions, none}, {"192.0.2.10:0/tcp", lb.FlowAlways, none}, {"[2001:db8:ff::10]:80/tcp", lb.FlowAlways, none},
+		{"192.0.2.10:53/udp", lb.FlowNever, none}, {"192.0.2.10:53/udp", lb.FlowAlways, none}, {"[2001:db8:ff::10]:443/udp", lb.FlowQUIC, none},
+		{"192.0.2.0/24:80/tcp", lb.FlowTransitions, none}, {"[2001:db8:ff::/64]:0/udp", lb.FlowAlways, none},
+		{"192.0.2.10:53/udp", lb.FlowNever, lb.Options{Fragments: lb.FragmentsByClient}},
+		{"192.0.2.10:80/tcp", lb.FlowAlways, lb.Options{TCPIDs: true, Hash: lb.HashInput{NoSourcePort: true}}},
 	} {
 		for _, backend := range []string{"10.20.0.11", "2001:db8:20::11"} {
-			t.Run(fmt.Sprintf("%s %s by way of %s", tc.vip, tc.mode, backend), func(t *testing.T) {
-				checkSelfTest(t, mustVIP(t, tc.vip), tc.mode, netip.MustParseAddr(backend))
+			t.Run(fmt.Sprintf("%s %s %s by way of %s", tc.vip, tc.mode, tc.options.Names(), backend), func(t *testing.T) {
+				checkSelfTest(t, mustVIP(t, tc.vip), tc.mode, tc.options, netip.MustParseAddr(backend))
 			})
 		}
 	}
 }
 
-func checkSelfTest(t *testing.T, vip lb.VIP, mode lb.FlowMode, backend netip.Addr) {
+func checkSelfTest(t *testing.T, vip lb.VIP, mode lb.FlowMode, options lb.Options, backend netip.Addr) {
 	t.Helper()
 	d, err := dataplane.Open(dataplane.Config{})
 	require.NoError(t, err)
@@ -42,7 +47,7 @@ func checkSelfTest(t *testing.T, vip lb.VIP, mode lb.FlowMode, backend netip.Add
 	require.NoError(t, err)
 	real := lb.Real{ID: 1, VIP: vip, Backend: lb.Backend{Addr: backend, Weight: 1}, Tunnel: tunnel,
 		NextHop: lb.NextHop{MAC: [6]byte{2, 0, 0, 0, 0, 9}, MTU: 1500}}
-	entry := lb.VIPEntry{VIP: vip, RingID: 1, Ring: lb.Ring{Size: 7}, Flows: mode}
+	entry := lb.VIPEntry{VIP: vip, RingID: 1, Ring: lb.Ring{Size: 7}, Flows: mode, Options: options}
 	require.NoError(t, d.Reserve(engine.Capacity{VIPs4: 1, VIPs6: 1, Reals: 1, RingSlots: 7}))
 	require.NoError(t, d.SetReals([]lb.Real{real}))
 	status := engine.VIPStatus{VIPEntry: entry, Reals: []engine.RealStatus{{Real: real, Slots: 7}}}

@@ -70,7 +70,8 @@ func newStateImportCommand() *cobra.Command {
 		Long: `Take over what another balancer exported, from a file, or from standard input without FILE or if it
 is -. A document that is not whole, or of a version that is not known, changes nothing. What is here
 already stays: the import adds to it. Rings that are not here, or are of another size or hash, are
-skipped with their flows, and so are flows of backends that are not here.` + clientHelp + `
+skipped with their flows, and so are flows of backends that are not here. A history that would take
+longer than a second or two to compute is taken over in part: its last rings are skipped.` + clientHelp + `
 
 Exit status: 0 taken over, 1 nothing is changed.`,
 		Example: `  remora state import /var/tmp/state.json

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,10 @@ nexthop_unknown), "stale next hop" (the kernel could not confirm the link addres
 still go to it), "draining" (it gets no new flows, and keeps those it has: the number that is
 remembered and, in brackets, of those that sent a packet within the last minute) or "retired" (it
 gets no packets any more).
+
+VIA is a VIP's ring, with a digest, and its options; of a real the encapsulation, or "local" for this
+machine, and the link address, its server id, and "routed" if source_routes lead to it (these two if
+the daemon runs).
 
 A VIP's state is what of its ring changes, if anything does: slots that move from one real to
 another, that settle after a change, or that linger while flows of another real are remembered. A VIP's
@@ -112,6 +117,8 @@ type status struct {
 	Reasons    map[string]uint64 `json:"reasons"`
 	Removed    traffic           `json:"removed_reals"`
 	Flows      flowTable         `json:"flow_table"`
+	// Metrics is where the daemon serves metrics, if it answers and is to.
+	Metrics *metricsListener `json:"metrics,omitempty"`
 	// BGP is what the daemon announces, as in the API, if it answers and has BGP.
 	BGP json.RawMessage `json:"bgp,omitempty"`
 	bgp *remorav1.BGP
@@ -125,6 +132,24 @@ type flowTable struct {
 	Used     int               `json:"used"`
 	Capacity int               `json:"capacity"`
 	Events   map[string]uint64 `json:"events"`
+}
+
+// metricsListener is where metrics are served. Error says why they are not; empty if they are.
+type metricsListener struct {
+	Listen  string `json:"listen"`
+	Serving bool   `json:"serving"`
+	Error   string `json:"error,omitempty"`
+}
+
+// String is for people.
+func (l *metricsListener) String() string {
+	switch {
+	case l == nil:
+		return ""
+	case l.Serving:
+		return "; metrics at " + l.Listen
+	}
+	return fmt.Sprintf("; metrics are not served at %s: %s", l.Listen, cmp.Or(l.Error, "not yet"))
 }
 
 // traffic is what was counted, and its rate.
@@ -141,6 +166,8 @@ type vipStatus struct {
 	RingSize uint32 `json:"ring_size"`
 	RingHash string `json:"ring_hash"`
 	FlowMode string `json:"flow_mode"`
+	// Options are as in the configuration, of those that are set.
+	Options []string `json:"options,omitempty"`
 	// Digest is the same on every balancer whose VIP has the same backends.
 	Digest string `json:"digest"`
 	// Slots counts those of the ring by state.
@@ -159,6 +186,10 @@ type realStatus struct {
 	State         string    `json:"state"`
 	MAC           string    `json:"mac,omitempty"`
 	Use           string    `json:"use"`
+	// ServerID is the number by which packets name the real, Routed tells that source routes lead to it,
+	// if the daemon answers.
+	ServerID uint32 `json:"server_id,omitempty"`
+	Routed   bool   `json:"routed,omitempty"`
 	// Flows are remembered, ActiveFlows of them sent a packet within the last minute. PreviousSlots
 	// are moving ones that the real had before.
 	Flows         int `json:"flows"`
@@ -236,7 +267,7 @@ func newStatus(before, now *dataplane.Snapshot, elapsed time.Duration) *status {
 func newVIPStatus(v dataplane.VIPState) vipStatus {
 	vs := vipStatus{
 		VIP: v.VIP.String(), Service: v.Service, RingSize: v.Ring.Size, RingHash: v.Ring.Hash.String(),
-		FlowMode: v.Flows.String(), Slots: make(map[string]int), Reals: []realStatus{},
+		FlowMode: v.Flows.String(), Options: v.Options.Names(), Slots: make(map[string]int), Reals: []realStatus{},
 	}
 	for state, n := range v.SlotStates {
 		vs.Slots[lb.SlotState(state).String()] = n
@@ -258,7 +289,7 @@ func newRealStatus(r dataplane.RealState, earlier dataplane.Counter, elapsed tim
 		traffic:       newTraffic(earlier, r.Counter, elapsed),
 	}
 	switch {
-	case !r.NextHop.Resolved():
+	case r.Tunnel.Encap != lb.Local && !r.NextHop.Resolved():
 		rs.State = "no next hop"
 	case r.NextHop.Stale:
 		rs.State = "stale next hop"
@@ -295,8 +326,8 @@ func (s *status) print(out io.Writer) error {
 	if s.DaemonPID != 0 {
 		daemon = fmt.Sprintf("daemon %d", s.DaemonPID)
 	}
-	fmt.Fprintf(out, "instance %s on %s, %s mode (%s), attached %s; %s\n\n", s.Instance, s.Interface, s.Mode, s.ModeReason,
-		s.Attached.Format(time.RFC3339), daemon)
+	fmt.Fprintf(out, "instance %s on %s, %s mode (%s), attached %s; %s%s\n\n", s.Instance, s.Interface, s.Mode, s.ModeReason,
+		s.Attached.Format(time.RFC3339), daemon, s.Metrics)
 	if err := s.printVIPs(out); err != nil {
 		return err
 	}
@@ -330,12 +361,32 @@ func (s *status) printVIPs(out io.Writer) error {
 		} else if change != "" {
 			state += "; " + change
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t\t%d %s %s\t%s\n", v.VIP, v.Service, state, v.RingSize, v.RingHash, v.Digest, v.traffic)
+		fmt.Fprintf(w, "%s\t%s\t%s\t\t%s\t%s\n", v.VIP, v.Service, state, v.via(), v.traffic)
 		for _, r := range v.Reals {
-			fmt.Fprintf(w, "  %s\t\t%s\t%d\t%s %s\t%s\n", r.Address, r.state(), r.Weight, r.Encapsulation, r.MAC, r.traffic)
+			fmt.Fprintf(w, "  %s\t\t%s\t%d\t%s\t%s\n", r.Address, r.state(), r.Weight, r.via(), r.traffic)
 		}
 	}
 	return w.Flush()
+}
+
+// via is a VIP's VIA: its ring, and what else decides on its packets.
+func (v vipStatus) via() string {
+	return strings.Join(append([]string{fmt.Sprint(v.RingSize), v.RingHash, v.Digest}, v.Options...), " ")
+}
+
+// via is a real's VIA: how packets get there, and which ones do beside those of the ring.
+func (r realStatus) via() string {
+	words := []string{r.Encapsulation}
+	if r.MAC != "" {
+		words = append(words, r.MAC)
+	}
+	if r.ServerID != 0 {
+		words = append(words, fmt.Sprintf("server=%d", r.ServerID))
+	}
+	if r.Routed {
+		words = append(words, "routed")
+	}
+	return strings.Join(words, " ")
 }
 
 // change says what of the ring changes; empty if nothing does.

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,19 +24,21 @@ import (
 	"github.com/remora-lb/remora/lb/config"
 	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/dataplane"
+	"github.com/remora-lb/remora/lb/discovery"
 	"github.com/remora-lb/remora/lb/discovery/static"
 	"github.com/remora-lb/remora/lb/engine"
+	"github.com/remora-lb/remora/lb/event"
+	"github.com/remora-lb/remora/lb/health"
+	"github.com/remora-lb/remora/lb/metrics"
 	"github.com/remora-lb/remora/lb/nexthop"
 	"github.com/remora-lb/remora/lb/store"
 )
-
-// staticSource is the name of the configuration file among the sources of backends.
-const staticSource = "file"
 
 // balancer is the daemon: the components, wired. It belongs to one goroutine.
 type balancer struct {
 	cfg    *config.Config
 	log    *slog.Logger
+	events *event.Log
 	dp     *dataplane.Dataplane
 	hops   *nexthop.Watcher
 	static *static.Source
@@ -43,16 +47,20 @@ type balancer struct {
 	saver  *saver
 	drains *drains
 	server *control.Server
-	health *health
+	health *health.Health
 	// announcer is nil without BGP.
 	announcer *announcer
 	// assembly has the services of all sources; discovery is what comes from Consul.
-	assembly  *assembly
-	judged    *judgedSaver
-	discovery *discovery
+	assembly  *discovery.Assembly
+	judged    *discovery.Saver
+	discovery *discovery.Discovery
 	// registration is the balancer's own in Consul; nil if there is to be none.
 	registration *registration
+	guard        *fleetGuard            // nil if there is none
 	leaves       atomic.Pointer[leaves] // of the configuration, for other goroutines
+	reloaded     *reloadLog
+	// metrics is nil if they are not to be served.
+	metrics *metrics.Server
 }
 
 // newBalancer makes all components. What an earlier run left goes on as it was.
@@ -64,7 +72,12 @@ func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, e
 	if _, err := attach.Interface(c.Interface); err != nil {
 		return nil, err
 	}
-	b := &balancer{log: log, static: static.New(fileSet(c))}
+	routes, err := c.ReadSourceRoutes()
+	if err != nil {
+		return nil, err
+	}
+	b := &balancer{log: log, static: static.New(discovery.FileSet(c)), events: event.NewLog(log)}
+	b.reloaded = newReloadLog(b.events, time.Now())
 	b.setConfig(c)
 	defer func() {
 		if err != nil {
@@ -79,7 +92,11 @@ func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, e
 		Flows:       c.Table.Size,
 		FlowInserts: c.Table.NewPerSecond,
 		UDPIdle:     c.Table.UDPIdle,
+		Decap:       c.Decap,
+		QUICLB:      c.QUICLB,
+		AnswerLimit: c.AnswersPerSecond,
 		Log:         log,
+		Events:      b.events,
 	})
 	if err != nil {
 		return nil, err
@@ -91,6 +108,7 @@ func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, e
 		Interface: c.Interface,
 		Fixed:     c.NextHop,
 		Log:       log,
+		Events:    b.events,
 		OnChange:  func(hops map[netip.Addr]lb.NextHop) { b.engine.SetNextHops(hops) },
 	})
 	if err != nil {
@@ -100,16 +118,21 @@ func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, e
 	if b.engine, err = engine.New(b.engineConfig(), b.dp, b.hops); err != nil {
 		return nil, err
 	}
+	b.engine.SetSourceRoutes(routes)
 	if c.BGP != nil {
 		if b.announcer, err = newAnnouncer(f.instanceFlags, c, b.engine, b.store, log); err != nil {
 			return nil, err
 		}
+		b.announcer.events = b.events
+		if f.once {
+			b.announcer = nil // it was made to find mistakes: nothing is announced
+		}
 	}
-	if b.health, err = newHealth(c, b.engine, log); err != nil {
+	if b.health, err = health.New(health.Config{File: c, Engine: b.engine, Log: log, Events: b.events}); err != nil {
 		return nil, err
 	}
 	if !f.once {
-		if err := b.health.open(); err != nil {
+		if err := b.health.Open(); err != nil {
 			return nil, err
 		}
 	}
@@ -117,10 +140,18 @@ func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, e
 		return nil, err
 	}
 	b.drains = newDrains(f.instanceFlags, b.engine, b.store, log)
+	b.drains.events = b.events
+	d := &daemon{instanceFlags: f.instanceFlags, engine: b.engine, drains: b.drains, discovery: b.discovery, leave: b.leave, announcer: b.announcer, health: b.health}
+	b.metrics, err = newMetrics(c.Metrics, &observer{daemon: d, hops: b.hops, events: b.events, reloads: b.reloaded, iface: c.Interface}, log)
+	if err != nil {
+		return nil, err
+	}
+	d.metrics = b.metrics
 	b.server, err = control.New(control.Config{
 		Socket: f.socketPath(),
 		Group:  f.group,
-		Daemon: &daemon{instanceFlags: f.instanceFlags, engine: b.engine, drains: b.drains, discovery: b.discovery, leave: b.leave, announcer: b.announcer, health: b.health},
+		Daemon: d,
+		Events: b.events,
 		Log:    log,
 	})
 	return b, err
@@ -129,10 +160,10 @@ func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, e
 // engineConfig is the engine's part of the configuration, and what an earlier run left.
 func (b *balancer) engineConfig() engine.Config {
 	c := engine.DefaultConfig()
-	c.Log = b.log
+	c.Log, c.Events = b.log, b.events
 	c.Window = b.cfg.Table.Window
 	c.Quarantine = b.cfg.Table.Window
-	c.Sources = []string{staticSource}
+	c.Sources = []string{discovery.FileSource}
 	c.OnMemory = b.remember
 	c.Adopted.Reals, c.Adopted.VIPs = b.dp.Adopted()
 	c.Adopted.Slots = b.dp.AdoptedRing
@@ -150,22 +181,54 @@ func (b *balancer) remember(m *engine.Memory) {
 
 // addDiscovery makes what comes from Consul, and hands over what an earlier run left of it.
 func (b *balancer) addDiscovery(c *config.Config) (err error) {
-	b.assembly = newAssembly(b.engine, b.hops.Resolve)
-	b.assembly.admit = b.health.admit
-	if b.announcer != nil {
-		b.assembly.complete, b.announcer.again = b.announcer.keeper.complete, b.assembly.again
-		b.announcer.examiner.announceable = b.health.announceable
+	assembly := discovery.AssemblyConfig{
+		Engine: b.engine, File: discovery.FileSet(c), Resolve: b.hops.Resolve,
+		Admit: b.health.Admit, Check: b.defineChecks, PrepareChecks: b.prepareChecks,
 	}
-	b.judged = newJudgedSaver(b.store, b.log)
+	if b.announcer != nil {
+		assembly.Complete = b.announcer.keeper.complete
+		b.announcer.examiner.announceable = b.health.Announceable
+	}
+	b.assembly = discovery.NewAssembly(assembly)
+	if b.announcer != nil {
+		b.announcer.again = b.assembly.Again
+	}
+	b.judged = discovery.NewSaver(b.store, b.log)
 	reals, vips := b.dp.Adopted()
-	left := recall(b.store, c, reals, vips, b.log)
-	// Nothing may be written that lacks the file's part.
-	b.assembly.file = fileSet(c)
-	if b.discovery, err = newDiscovery(c, left, b.assembly, b.judged, b.log); err != nil {
+	left := discovery.Recall(b.store, c, reals, vips, b.log)
+	b.discovery, err = discovery.New(discovery.Config{
+		File: c, Left: left, Assembly: b.assembly, Saver: b.judged, Log: b.log, Events: b.events,
+	})
+	if err != nil {
 		return err
 	}
-	b.registration, err = newRegistration(c.Consul, b.engine.Status, b.log)
-	return err
+	if b.registration, err = newRegistration(c.Consul, b.engine.Status, b.log); err != nil || b.registration == nil || b.announcer == nil {
+		return err
+	}
+	b.registration.announced = b.announcer.announced
+	if b.guard, err = newFleetGuard(c, b.registration.self, b.announcer.wake, b.log); err != nil {
+		return err
+	}
+	b.announcer.examiner.fleet = b.guard.of
+	return nil
+}
+
+// prepareChecks makes the checks of a service that Consul defines.
+func (b *balancer) prepareChecks(c config.Health) (discovery.Checks, error) {
+	checks, err := b.health.PrepareOne(c)
+	if err != nil {
+		return nil, err
+	}
+	return &checks, nil
+}
+
+// defineChecks has the checks of services that Consul defines in force.
+func (b *balancer) defineChecks(all map[string]discovery.Checks) {
+	checks := make(map[string]*health.Checks, len(all))
+	for service, c := range all {
+		checks[service], _ = c.(*health.Checks) // nil is none
+	}
+	b.health.Define(checks)
 }
 
 // openStore opens the folder of an instance's state, which is made.
@@ -176,10 +239,13 @@ func openStore(dir, instance string) (*store.Store, error) {
 	return store.Open(filepath.Join(dir, instance))
 }
 
-// leave is what is configured for a VIP, or for its protocol if it is claimed.
+// leave is what is configured for a VIP, or for its protocol if it is claimed. Not before addDiscovery.
 func (b *balancer) leave(vip lb.VIP) lb.Leave {
 	leaves := b.leaves.Load()
 	if l, ok := leaves.of[vip]; ok {
+		return l
+	}
+	if l, ok := b.discovery.State().Leaves[vip]; ok {
 		return l
 	}
 	return leaves.claimed[vip.Protocol]
@@ -210,7 +276,7 @@ func (b *balancer) setConfig(c *config.Config) {
 func (b *balancer) start(ctx context.Context) error {
 	hops := b.resolve(ctx, b.cfg)
 	b.engine.LearnNextHops(hops)
-	b.handOver(fileSet(b.cfg))
+	b.handOver(discovery.FileSet(b.cfg))
 	if err := b.engine.Sync(ctx); err != nil {
 		return fmt.Errorf("fill data plane: %w", err)
 	}
@@ -222,7 +288,7 @@ func (b *balancer) settle(ctx context.Context) error {
 	if !b.cfg.ReadsConsul() {
 		return nil
 	}
-	if err := b.discovery.settle(ctx); err != nil {
+	if err := b.discovery.Settle(ctx); err != nil {
 		return err
 	}
 	if err := b.engine.Sync(ctx); err != nil {
@@ -235,7 +301,7 @@ func (b *balancer) settle(ctx context.Context) error {
 func (b *balancer) resolve(ctx context.Context, c *config.Config) map[netip.Addr]lb.NextHop {
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
-	hops := b.hops.Resolve(ctx, backendAddrs(c.Backends))
+	hops := b.hops.Resolve(ctx, remoteAddrs(c))
 	for addr, hop := range hops {
 		if !hop.Resolved() {
 			b.log.Warn("no next hop", "real", addr, "problem", hop.Problem)
@@ -244,27 +310,25 @@ func (b *balancer) resolve(ctx context.Context, c *config.Config) map[netip.Addr
 	return hops
 }
 
-func fileSet(c *config.Config) static.Set {
-	return static.Set{Services: c.Services, Backends: c.Backends}
-}
-
 func (b *balancer) handOver(set static.Set) {
-	b.assembly.setFile(set)
-	b.discovery.retain()
+	b.assembly.SetFile(set)
+	b.discovery.Retain()
 }
 
-func backendAddrs(backends map[string][]lb.Backend) []netip.Addr {
+// remoteAddrs are the backends of a configuration that packets are sent to, each once.
+func remoteAddrs(c *config.Config) []netip.Addr {
 	seen := make(map[netip.Addr]bool)
-	var addrs []netip.Addr
-	for _, list := range backends {
+	for _, list := range c.Backends {
 		for _, backend := range list {
-			if !seen[backend.Addr] {
+			if !backend.Local {
 				seen[backend.Addr] = true
-				addrs = append(addrs, backend.Addr)
 			}
 		}
 	}
-	return addrs
+	for _, routes := range c.SourceRoutes {
+		seen[routes.Backend] = true
+	}
+	return slices.Collect(maps.Keys(seen))
 }
 
 // run follows the inputs until ctx ends, and then leaves what the configuration says. It is the
@@ -275,16 +339,21 @@ func (b *balancer) run(ctx context.Context, load func() (*config.Config, error),
 	g.Go(func() error { return b.engine.Run(groupCtx) })
 	g.Go(func() error { return b.saver.run(groupCtx) })
 	g.Go(func() error { return b.drains.run(groupCtx) })
-	g.Go(func() error { return b.health.run(groupCtx) })
+	g.Go(func() error { return b.health.Run(groupCtx) })
 	g.Go(func() error { return b.serve(groupCtx) })
+	if b.metrics != nil {
+		g.Go(func() error { return b.metrics.Run(groupCtx) })
+	}
 	g.Go(func() error { return b.hops.Run(groupCtx) })
 	g.Go(func() error { return b.static.Run(groupCtx, b.handOver) })
-	g.Go(func() error { return b.judged.run(groupCtx) })
-	g.Go(func() error { return b.discovery.run(groupCtx) })
-	g.Go(func() error { return b.discovery.followLocal(groupCtx, b.health.verdicts) })
+	g.Go(func() error { return b.judged.Run(groupCtx) })
+	g.Go(func() error { return b.discovery.Run(groupCtx) })
+	g.Go(func() error { return b.discovery.FollowLocal(groupCtx, b.health.Verdicts) })
 	g.Go(func() error { return b.registration.run(groupCtx) })
+	g.Go(func() error { return b.guard.run(groupCtx) })
 	if b.announcer != nil {
 		g.Go(func() error { return b.announcer.run(groupCtx, ctx) })
+		g.Go(func() error { return b.announcer.limit.run(groupCtx, b.announcer.drained) })
 	}
 	g.Go(func() error { return b.reloads(groupCtx, load, hup) })
 	err := g.Wait()
@@ -327,11 +396,8 @@ func (b *balancer) reloads(ctx context.Context, load func() (*config.Config, err
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-hup:
-			if err := b.reload(ctx, load); err != nil {
-				b.log.Error("configuration not reloaded, the present one stays", "error", err)
-				continue
-			}
-			b.log.Info("configuration reloaded", "services", len(b.cfg.Services))
+			err := b.reload(ctx, load)
+			b.reloaded.note(b.cfg, err, time.Now())
 		}
 	}
 }
@@ -344,23 +410,33 @@ func (b *balancer) reload(ctx context.Context, load func() (*config.Config, erro
 	if err := sameAtRestart(b.cfg, c); err != nil {
 		return err
 	}
-	checks, err := b.health.prepare(c)
+	sourceRoutes, err := c.ReadSourceRoutes()
 	if err != nil {
 		return err
 	}
-	if err := b.discovery.replace(ctx, b.cfg, c); err != nil {
+	checks, err := b.health.Prepare(c)
+	if err != nil {
+		return err
+	}
+	var routes attributes
+	if b.announcer != nil {
+		if routes, err = b.announcer.prepare(c); err != nil {
+			return err
+		}
+	}
+	// The last step that can fail, and the first that changes something: it does only one of both.
+	if err := b.discovery.Replace(ctx, b.cfg, c); err != nil {
 		return err
 	}
 	// A server that is new gets packets as soon as it is in a ring: its link address comes first.
 	b.engine.LearnNextHops(b.resolve(ctx, c))
+	b.engine.SetSourceRoutes(sourceRoutes)
 	if b.announcer != nil {
-		if err := b.announcer.configure(c); err != nil {
-			return err
-		}
+		b.announcer.install(c, routes)
 	}
 	b.setConfig(c)
-	b.health.install(checks)
-	b.static.Replace(fileSet(c))
+	b.health.Install(checks)
+	b.static.Replace(discovery.FileSet(c))
 	return nil
 }
 
@@ -377,8 +453,20 @@ func sameAtRestart(old, new *config.Config) error {
 		return errors.New("probes changed: that needs a restart")
 	case old.Table != new.Table:
 		return errors.New("flow_table changed: that needs a restart")
+	case old.Metrics != new.Metrics:
+		return errors.New("metrics changed: that needs a restart")
 	case !reflect.DeepEqual(old.Consul.Register, new.Consul.Register):
 		return errors.New("consul.register changed: that needs a restart")
+	case !reflect.DeepEqual(old.Consul.DrainLimit, new.Consul.DrainLimit):
+		return errors.New("consul.drain_limit changed: that needs a restart")
+	case old.BGP != nil && new.BGP != nil && old.BGP.Announce.FleetGuard != new.BGP.Announce.FleetGuard:
+		return errors.New("bgp.announce.fleet_guard changed: that needs a restart")
+	case !reflect.DeepEqual(old.Decap, new.Decap):
+		return errors.New("decapsulation changed: that needs a restart")
+	case old.QUICLB != new.QUICLB:
+		return errors.New("quic_lb changed: that needs a restart")
+	case old.AnswersPerSecond != new.AnswersPerSecond:
+		return errors.New("icmp changed: that needs a restart")
 	case old.Governor != new.Governor:
 		return errors.New("governor changed: that needs a restart")
 	}
@@ -387,7 +475,7 @@ func sameAtRestart(old, new *config.Config) error {
 
 func (b *balancer) close() {
 	if b.health != nil {
-		if err := b.health.close(); err != nil {
+		if err := b.health.Close(); err != nil {
 			b.log.Error("close tunnel of health checks", "error", err)
 		}
 	}
@@ -395,7 +483,7 @@ func (b *balancer) close() {
 		b.saver.flush() // of a run that only applied the file
 	}
 	if b.judged != nil {
-		b.judged.flush()
+		b.judged.Flush()
 	}
 	if b.store != nil {
 		b.store.Close()

@@ -45,12 +45,12 @@ func (m *Machine) groups(in Inputs) []group {
 		g.vips = append(g.vips, v)
 	}
 	for key := range m.vips {
-		a, within := m.aggregate(key.Addr)
+		a, within := m.aggregate(key.Prefix())
 		if within {
 			add(a.Prefix, a.Share, key)
 		}
 		if !within || a.Hosts {
-			add(netip.PrefixFrom(key.Addr, key.Addr.BitLen()), m.cfg.Share, key)
+			add(key.Prefix(), m.cfg.Share, key)
 		}
 	}
 	groups := make([]group, 0, len(byPrefix))
@@ -76,10 +76,10 @@ func onlyConfigured(vips []lb.VIP, in Inputs) []lb.VIP {
 	return configured
 }
 
-// aggregate is the one that holds an address; they do not overlap.
-func (m *Machine) aggregate(a netip.Addr) (Aggregate, bool) {
+// aggregate is the one that holds all of a VIP's addresses; they do not overlap.
+func (m *Machine) aggregate(p netip.Prefix) (Aggregate, bool) {
 	for _, agg := range m.cfg.Aggregates {
-		if agg.Prefix.Contains(a) {
+		if agg.Prefix.Contains(p.Addr()) && agg.Prefix.Bits() <= p.Bits() {
 			return agg, true
 		}
 	}

@@ -117,6 +117,9 @@ type Facts struct {
 	Attached bool
 	// SelfTest tells that a test packet to the VIP came out of the data plane as it must.
 	SelfTest bool
+	// Untested says why the last self-test could not be made, and that it is not the VIP's fault: then
+	// SelfTest is what the one before found. Empty if it was made.
+	Untested string
 	// NextHop tells that frames can be sent to at least one of its reals.
 	NextHop bool
 	// HealthKnown tells that each real has been checked once. Until then the health below does
@@ -125,6 +128,9 @@ type Facts struct {
 	// HealthyReals and HealthyWeight are of the reals that get new flows, TotalWeight is of all.
 	HealthyReals               int
 	HealthyWeight, TotalWeight uint64
+	// Unservable says why the VIP's own health checks do not let it be served, however many reals are
+	// healthy; empty if they do.
+	Unservable string
 	// Adopted tells that this balancer announced the VIP before its daemon restarted, and that
 	// the data plane went on meanwhile: the VIP does not wait for health and learn time.
 	Adopted bool
@@ -264,11 +270,11 @@ func (m *Machine) stepVIPs(now time.Time, in Inputs) {
 // withdrawn.
 func gone() Facts { return Facts{Attached: true, SelfTest: true, NextHop: true} }
 
-// sharesAddress tells whether a configured VIP has the same address: then the removed one can
+// sharesAddress tells whether a configured VIP has the same address, or prefix: then the removed one can
 // leave without a drain, as its address stays.
 func (m *Machine) sharesAddress(removed lb.VIP, in Inputs) bool {
 	for key := range in.VIPs {
-		if key.Addr == removed.Addr {
+		if key.Prefix() == removed.Prefix() {
 			return true
 		}
 	}

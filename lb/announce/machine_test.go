@@ -234,6 +234,19 @@ func TestSequences(t *testing.T) {
 			{1, remove(web), host + "normal", "tls announced served", 0},
 			{2, remove(tls), host + "draining", "tls draining removed", 62},
 		}},
+		{"a prefix, and an address within it", config(func(c *Config) {
+			c.Aggregates = []Aggregate{{netip.MustParsePrefix("192.0.2.0/29"), ShareAny, false}}
+		}), []step{
+			{0, func(w *world) {
+				add(web, ready())(w)
+				add("192.0.2.0/28:80/tcp", ready())(w)
+				add("192.0.2.4/30:80/tcp", ready())(w)
+			},
+				"192.0.2.0/28 normal, 192.0.2.0/29 normal, 192.0.2.10/32 normal",
+				"192.0.2.0/28:80/tcp announced served, 192.0.2.4/30:80/tcp announced served, web announced served", 0},
+			{1, remove(web), "192.0.2.0/28 normal, 192.0.2.0/29 normal, 192.0.2.10/32 draining",
+				"192.0.2.0/28:80/tcp announced served, 192.0.2.4/30:80/tcp announced served, web draining removed", 61},
+		}},
 		{"an aggregate for any, with hosts for those that are served", config(func(c *Config) {
 			c.Aggregates = []Aggregate{{netip.MustParsePrefix("192.0.2.0/24"), ShareAny, true}}
 		}), []step{

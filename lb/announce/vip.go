@@ -121,7 +121,7 @@ func (v *vip) rise(cfg Config, now time.Time, f Facts) {
 		v.enter(now, Degraded, c)
 		return
 	}
-	v.enter(now, Announced, because(CodeServed, "it can be served"))
+	v.enter(now, Announced, served(f))
 }
 
 // missing says what a VIP lacks that is not announced. Where it has only to wait, next says for
@@ -179,7 +179,7 @@ func (v *vip) stepUp(cfg Config, now time.Time, f Facts, drain cause) {
 		v.enter(now, Degraded, c)
 		return
 	}
-	v.recover(cfg, now)
+	v.recover(cfg, now, f)
 }
 
 // fail withdraws a VIP at once, unless no other balancer announces it: then a fault of this one's
@@ -196,7 +196,7 @@ func (v *vip) fail(cfg Config, now time.Time, f Facts, c cause) {
 }
 
 // recover is for an announced VIP with nothing to complain about.
-func (v *vip) recover(cfg Config, now time.Time) {
+func (v *vip) recover(cfg Config, now time.Time, f Facts) {
 	if v.state == Degraded {
 		if v.healthySince.IsZero() {
 			v.healthySince = now
@@ -207,7 +207,15 @@ func (v *vip) recover(cfg Config, now time.Time) {
 			return
 		}
 	}
-	v.enter(now, Announced, because(CodeServed, "it can be served"))
+	v.enter(now, Announced, served(f))
+}
+
+// served is why a VIP is announced with nothing to complain about.
+func served(f Facts) cause {
+	if f.Untested != "" {
+		return because(CodeServed, "it could be served when it was tested last; now %s", f.Untested)
+	}
+	return because(CodeServed, "it can be served")
 }
 
 // stepDraining is for a VIP that is about to go.
@@ -252,12 +260,16 @@ func unfit(cfg Config, f Facts) cause {
 	switch {
 	case !f.Attached:
 		return because(CodeNotAttached, "the data plane is not attached")
+	case !f.SelfTest && f.Untested != "":
+		return because(CodeSelfTest, "no self-test has passed: %s", f.Untested)
 	case !f.SelfTest:
 		return because(CodeSelfTest, "the self-test packet did not come out as it must")
 	case !f.NextHop:
 		return because(CodeNextHop, "no next hop of its reals is resolved")
 	case !f.HealthKnown:
 		return cause{}
+	case f.Unservable != "":
+		return because(CodeTooFewHealthy, "%s", f.Unservable)
 	case f.HealthyReals < cfg.MinReals:
 		return because(CodeTooFewHealthy, "%d of its reals are healthy, %d are needed", f.HealthyReals, cfg.MinReals)
 	case below(f, cfg.MinWeightPercent):

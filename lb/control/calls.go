@@ -15,11 +15,13 @@ import (
 
 	"github.com/remora-lb/remora/lb"
 	remorav1 "github.com/remora-lb/remora/lb/api/remora/v1"
+	"github.com/remora-lb/remora/lb/event"
 )
 
 // calls are the methods of the API.
 type calls struct {
 	daemon   Daemon
+	events   *event.Log
 	log      *slog.Logger
 	bounds   bounds
 	interval time.Duration
@@ -30,6 +32,7 @@ type calls struct {
 func newCalls(running context.Context, cfg Config, b bounds) *calls {
 	return &calls{
 		daemon:   cfg.Daemon,
+		events:   cfg.Events,
 		log:      cfg.Log,
 		bounds:   b,
 		interval: cfg.WatchInterval,
@@ -69,6 +72,17 @@ func (c *calls) Drain(ctx context.Context, req *connect.Request[remorav1.DrainRe
 		c.asked(ctx, "drain", "vip", d.VIP, "real", d.Backend, "deadline", d.Deadline)
 	}
 	return connect.NewResponse(&remorav1.DrainResponse{Drains: drainsToAPI(drains)}), nil
+}
+
+// ListDrains implements the API.
+func (c *calls) ListDrains(ctx context.Context, _ *connect.Request[remorav1.ListDrainsRequest]) (*connect.Response[remorav1.ListDrainsResponse], error) {
+	ctx, cancel := context.WithTimeout(ctx, c.bounds.call)
+	defer cancel()
+	drains, err := c.daemon.Drains(ctx, Selection{})
+	if err != nil {
+		return nil, c.fail(ctx, "ListDrains", err)
+	}
+	return connect.NewResponse(&remorav1.ListDrainsResponse{Drains: drainsToAPI(drains)}), nil
 }
 
 // Undrain implements the API.

@@ -52,6 +52,11 @@ func TestDrainCalls(t *testing.T) {
 		t.Errorf("timeout is %v", d.timeout)
 	}
 	for _, want := range []string{vip4.String() + " " + vip6.String(), ""} {
+		all, err := c.Drains(t.Context())
+		require.NoError(t, err)
+		if (len(all.Drains) == 2) != (want != "") {
+			t.Errorf("the drains are %v", all.Drains)
+		}
 		res, err := c.Undrain(t.Context(), &remorav1.UndrainRequest{Backend: "10.20.0.11"})
 		require.NoError(t, err)
 		if got := strings.Join(res.Vips, " "); got != want {

@@ -170,6 +170,11 @@ func (c *Client) Drain(ctx context.Context, req *remorav1.DrainRequest) (*remora
 	return unary(ctx, c.control.Drain, req)
 }
 
+// Drains asks for all drains.
+func (c *Client) Drains(ctx context.Context) (*remorav1.ListDrainsResponse, error) {
+	return unary(ctx, c.control.ListDrains, &remorav1.ListDrainsRequest{})
+}
+
 // Undrain ends a drain.
 func (c *Client) Undrain(ctx context.Context, req *remorav1.UndrainRequest) (*remorav1.UndrainResponse, error) {
 	return unary(ctx, c.control.Undrain, req)
@@ -193,6 +198,11 @@ func (c *Client) Unfreeze(ctx context.Context, req *remorav1.UnfreezeRequest) (*
 // Accept lets what is held of a service through.
 func (c *Client) Accept(ctx context.Context, req *remorav1.AcceptRequest) (*remorav1.AcceptResponse, error) {
 	return unary(ctx, c.control.Accept, req)
+}
+
+// Explain asks what becomes of a packet, or which flows reach a backend.
+func (c *Client) Explain(ctx context.Context, req *remorav1.ExplainRequest) (*remorav1.ExplainResponse, error) {
+	return unary(ctx, c.control.Explain, req)
 }
 
 // DrainNode takes the balancer out.

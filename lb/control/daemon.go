@@ -31,8 +31,9 @@ type Daemon interface {
 	// Undrain ends the drains of what the selection names, and returns which, by VIP. No drain is no
 	// error. CodeNotFound if the selection names nothing.
 	Undrain(ctx context.Context, s Selection) ([]lb.Target, error)
-	// Drains are those of what the selection names, by VIP, until they are ended by Undrain or by a
-	// change of the configuration. None is no error. CodeNotFound if the selection names nothing.
+	// Drains are those of what the selection names, by VIP and backend, until they are ended by Undrain or
+	// by a change of the configuration. None is no error. CodeNotFound if the selection names nothing; the
+	// zero one is for all drains.
 	Drains(ctx context.Context, s Selection) ([]Drain, error)
 	// DrainNode takes the balancer out, or in again. CodeRefused if it announces nothing anyway.
 	DrainNode(ctx context.Context, on bool) error
@@ -50,9 +51,12 @@ type Daemon interface {
 	// Accept lets what is held of a service through, and returns the service's name and how many
 	// changes that were. CodeRefused if there are none, or the service is frozen.
 	Accept(ctx context.Context, service string) (name string, changes int, err error)
+	// Explain is a report in JSON. CodeNotFound if there is no such backend.
+	Explain(ctx context.Context, q Explanation) (report []byte, err error)
 }
 
-// Selection names a backend: of one VIP, or, if VIP is zero, of all VIPs that have it.
+// Selection names a backend: of one VIP, or, if VIP is zero, of all VIPs that have it. The zero Selection
+// names all backends of all VIPs.
 type Selection struct {
 	VIP     lb.VIP
 	Backend netip.Addr
@@ -60,7 +64,7 @@ type Selection struct {
 
 // Names tells whether the selection names a target.
 func (s Selection) Names(t lb.Target) bool {
-	return s.Backend == t.Backend && (s.VIP == lb.VIP{} || s.VIP == t.VIP)
+	return s == Selection{} || s.Backend == t.Backend && (s.VIP == lb.VIP{} || s.VIP == t.VIP)
 }
 
 func (s Selection) String() string {
@@ -78,21 +82,23 @@ type Drain struct {
 	Since, Deadline time.Time
 	// Slots counts the moving slots that the real had before.
 	Slots int
-	// Flows counts the remembered flows, after the deadline those that were left then; Active, those of
-	// them that had a packet within ActiveTime.
+	// Flows counts the remembered flows; Active, those of them that had a packet within ActiveTime. After the
+	// deadline both are as they were then.
 	Flows, Active int
 }
 
-// DrainState is how a drain stands. Done and expired drains stay so.
+// DrainState is how a drain stands. After the deadline it stays so.
 type DrainState uint8
 
 // The states of a drain.
 const (
-	// DrainRunning has slots or flows left, and its deadline has not come.
+	// DrainRunning had active flows lately, or that is not known yet, and its deadline has not come.
 	DrainRunning DrainState = iota
-	// DrainDone had no flow left when the last slot went, or when the deadline came.
+	// DrainDone has no active flow, or had none when the deadline came. Known flows stay until then, and if one
+	// of them wakes, the drain runs again.
 	DrainDone
-	// DrainExpired had flows left at the deadline, which were given to others.
+	// DrainExpired had active flows at the deadline, which were given to others, or may have had, as there was
+	// no daemon.
 	DrainExpired
 	// DrainEnded was ended before. A Daemon leaves such drains out.
 	DrainEnded

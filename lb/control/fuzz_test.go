@@ -15,7 +15,7 @@ import (
 
 // FuzzRequest: no body and no type of it is a fault of the daemon's.
 func FuzzRequest(f *testing.F) {
-	methods := []string{"GetStatus", "Drain", "Undrain", "WatchDrain", "ExportState", "ImportState"}
+	methods := []string{"GetStatus", "Drain", "Undrain", "WatchDrain", "ListDrains", "ExportState", "ImportState"}
 	types := []string{
 		"application/json", "application/proto", "application/connect+json", "application/connect+proto",
 		"application/grpc+proto", "application/grpc+json", "application/grpc-web+proto", "text/plain",

@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/remora-lb/remora/lb/event"
 )
 
 // Config is what a server serves, to whom, and where.
@@ -30,6 +32,8 @@ type Config struct {
 	Log *slog.Logger
 	// Daemon is what is asked and steered. Required.
 	Daemon Daemon
+	// Events are what the daemon emits, for those who ask. Default: none.
+	Events *event.Log
 	// WatchInterval is the time between two looks at a drain that is watched. Default 1 s.
 	WatchInterval time.Duration
 }
@@ -113,6 +117,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Events == nil {
+		cfg.Events = event.NewLog(nil)
 	}
 	if cfg.WatchInterval == 0 {
 		cfg.WatchInterval = time.Second

@@ -28,6 +28,23 @@ type Status struct {
 	Services []Service
 	// BGP is what is announced; nil if the configuration has no BGP.
 	BGP *BGP
+	// Metrics is where metrics are served; nil if they are not to be.
+	Metrics *MetricsListener
+	// Flows is what is remembered of flows, of all VIPs together.
+	Flows FlowTable
+}
+
+// FlowTable is how many flows there is room for, how many are remembered, and what happened there.
+type FlowTable struct {
+	Capacity, Flows int
+	Events          [lb.FlowEventLen]uint64
+}
+
+// MetricsListener is where metrics are served. Error says why they are not; empty if they are.
+type MetricsListener struct {
+	Listen  string
+	Serving bool
+	Error   string
 }
 
 // BGP is what is announced, to whom, and why.
@@ -50,7 +67,9 @@ type BGPSession struct {
 	LastError   string
 	LastErrorAt time.Time
 	Routes      int
-	BFD         string
+	// Flaps counts how often the session was lost after it was established.
+	Flaps uint64
+	BFD   string
 }
 
 // Announcement is how a VIP stands, since when, and why.

@@ -41,6 +41,10 @@ func statusToAPI(s Status) *remorav1.GetStatusResponse {
 	if s.BGP != nil {
 		m.Bgp = bgpToAPI(s.BGP)
 	}
+	m.FlowTable = flowTableToAPI(s.Flows)
+	if l := s.Metrics; l != nil {
+		m.Metrics = &remorav1.MetricsListener{Listen: l.Listen, Serving: l.Serving, Error: l.Error}
+	}
 	return m
 }
 
@@ -61,12 +65,16 @@ func bgpToAPI(b *BGP) *remorav1.BGP {
 	return m
 }
 
-func problemToAPI(p Problem) *remorav1.Problem {
-	m := &remorav1.Problem{Service: p.Service, Backend: addrToAPI(p.Backend), Text: p.Text}
-	if p.VIP != (lb.VIP{}) {
-		m.Vip = p.VIP.String()
+func flowTableToAPI(f FlowTable) *remorav1.FlowTable {
+	m := &remorav1.FlowTable{Capacity: uint64(f.Capacity), Flows: uint64(f.Flows)}
+	for event, n := range f.Events {
+		m.Events = append(m.Events, &remorav1.FlowEvent{Event: lb.FlowEvent(event).String(), Count: n})
 	}
 	return m
+}
+
+func problemToAPI(p Problem) *remorav1.Problem {
+	return &remorav1.Problem{Service: p.Service, Vip: vipToText(p.VIP), Backend: addrToAPI(p.Backend), Text: p.Text}
 }
 
 func vipToAPI(v VIP) *remorav1.VIP {
@@ -75,6 +83,7 @@ func vipToAPI(v VIP) *remorav1.VIP {
 		RingSize: v.Ring.Size,
 		RingHash: ringHashToAPI(v.Ring.Hash),
 		FlowMode: flowModeToAPI(v.Flows),
+		Options:  v.Options.Names(),
 	}
 	if !v.Held {
 		m.Slots = &remorav1.SlotCounts{
@@ -122,6 +131,8 @@ func realToAPI(r Real) *remorav1.Real {
 		Bytes:         r.Bytes,
 		NextHop:       &remorav1.NextHop{Problem: r.NextHop.Problem},
 		Health:        healthToAPI(r.Health),
+		ServerId:      r.Backend.ServerID,
+		Routed:        r.Backend.Routed,
 	}
 	if a := r.Absence; a.Cause != CauseNone {
 		m.Absence = &remorav1.Absence{Cause: causeToAPI(a.Cause), Since: timeToAPI(a.Since), Until: timeToAPI(a.Until)}

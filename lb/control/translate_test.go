@@ -21,7 +21,8 @@ import (
 
 // fullStatus has something in every field.
 func fullStatus() Status {
-	entry := lb.VIPEntry{VIP: vip4, Service: "web", RingID: 3, Ring: lb.Ring{Size: 65537, Hash: lb.MaglevV1}, Flows: lb.FlowQUIC}
+	entry := lb.VIPEntry{VIP: vip4, Service: "web", RingID: 3, Ring: lb.Ring{Size: 65537, Hash: lb.MaglevV1}, Flows: lb.FlowQUIC,
+		Options: lb.Options{Hash: lb.HashInput{NoSourcePort: true}, SourceRoutes: true}}
 	draining := Real{
 		Real: lb.Real{
 			ID: 7, VIP: vip4, Backend: lb.Backend{Addr: shared, Weight: 100}, Use: lb.RealDraining,
@@ -31,7 +32,8 @@ func fullStatus() Status {
 		Absence: Absence{Cause: CauseDrain, Since: began, Until: began.Add(time.Hour)},
 		Slots:   1, PreviousSlots: 2, Flows: 3, Active: 4, Packets: 1 << 40, Bytes: 1 << 50,
 	}
-	lost := Real{Real: lb.Real{ID: 8, VIP: vip4, Backend: lb.Backend{Addr: only4}, NextHop: lb.NextHop{MTU: 1500, Problem: "no answer"}}}
+	lost := Real{Real: lb.Real{ID: 8, VIP: vip4, Backend: lb.Backend{Addr: only4, ServerID: 1<<32 - 1, Routed: true}, Tunnel: lb.Tunnel{Encap: lb.Local},
+		NextHop: lb.NextHop{MTU: 1500, Problem: "no answer"}}}
 	return Status{
 		Version: "v1.2.3", Instance: "lab",
 		Interfaces: []Interface{{Name: "eth0", Mode: ModeNative, ModeReason: "as asked"}},
@@ -59,8 +61,8 @@ func TestStatusToAPI(t *testing.T) {
 		Services: []*remorav1.Service{{Name: "web", Vips: []*remorav1.VIP{
 			{
 				Vip: "192.0.2.10:80/tcp", RingSize: 65537, RingHash: remorav1.RingHash_RING_HASH_MAGLEV_V1,
-				FlowMode: remorav1.FlowMode_FLOW_MODE_QUIC,
-				Slots:    &remorav1.SlotCounts{Stable: 65000, Moving: 500, Settling: 30, Lingering: 7},
+				FlowMode: remorav1.FlowMode_FLOW_MODE_QUIC, Options: []string{"hash=no-source-port", "source_routes"},
+				Slots: &remorav1.SlotCounts{Stable: 65000, Moving: 500, Settling: 30, Lingering: 7},
 				Reals: []*remorav1.Real{
 					{
 						Id: 7, Backend: "10.20.0.11", Weight: 100, Encapsulation: remorav1.Encapsulation_ENCAPSULATION_GUE,
@@ -73,7 +75,7 @@ func TestStatusToAPI(t *testing.T) {
 						NextHop: &remorav1.NextHop{Mac: "02:00:00:00:00:01", MtuBytes: 1500, Stale: true},
 					},
 					{
-						Id: 8, Backend: "10.20.0.12", Encapsulation: remorav1.Encapsulation_ENCAPSULATION_IPIP,
+						Id: 8, Backend: "10.20.0.12", Encapsulation: remorav1.Encapsulation_ENCAPSULATION_LOCAL, ServerId: 1<<32 - 1, Routed: true,
 						Use: remorav1.RealUse_REAL_USE_ACTIVE, NextHop: &remorav1.NextHop{Problem: "no answer"},
 					},
 				},
@@ -84,7 +86,14 @@ func TestStatusToAPI(t *testing.T) {
 			},
 		}}},
 	}
-	if diff := cmp.Diff(want, statusToAPI(fullStatus()), protocmp.Transform()); diff != "" {
+	status := fullStatus()
+	status.Flows = FlowTable{Capacity: 1024, Flows: 9}
+	want.FlowTable = &remorav1.FlowTable{Capacity: 1024, Flows: 9}
+	for event := range lb.FlowEventLen {
+		status.Flows.Events[event] = 100 + uint64(event)
+		want.FlowTable.Events = append(want.FlowTable.Events, &remorav1.FlowEvent{Event: event.String(), Count: 100 + uint64(event)})
+	}
+	if diff := cmp.Diff(want, statusToAPI(status), protocmp.Transform()); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 }

@@ -66,7 +66,7 @@ func (c *calls) look(ctx context.Context, s Selection, sent []Drain) ([]Drain, e
 			Code:    CodeRefused,
 			Object:  s.String(),
 			Problem: fmt.Sprintf("%s is not drained", s),
-			Cure:    "`remora drain` drains a backend, `remora status` shows which are drained",
+			Cure:    "`remora drain` drains a backend, `remora drains` lists those that are drained",
 		}
 	}
 	return now, nil

@@ -298,7 +298,7 @@ func (b *bgpBed) checkGoodbye(t *testing.T) {
 	skip := len(b.daemon.Output())
 	b.configure(t, 0, b.servers(), "on_exit: detach\n")
 	b.hup(t)
-	b.logged(t, skip, "configuration reloaded")
+	b.logged(t, skip, "configuration is reloaded")
 	tr := b.begin(t)
 	require.NoError(t, b.daemon.Stop(waitTimeout))
 	if _, err := b.status(within(t)); err == nil {

@@ -115,7 +115,7 @@ func awaitTransfers(t *testing.T, r *traffic) {
 // awaitSettled waits until the daemon has taken over what an earlier one left.
 func (b *consulBed) awaitSettled(t *testing.T) {
 	t.Helper()
-	b.logged(t, 0, "adopted state settled")
+	b.logged(t, 0, "data plane is settled")
 }
 
 // awaitRegistered waits until the balancer is registered, with a check for each VIP that passes and says

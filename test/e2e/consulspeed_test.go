@@ -101,7 +101,7 @@ func manyEntries(n *rig.Node) (list []*api.ServiceEntry) {
 	return list
 }
 
-// firstSlot reads the real of the first slot of the first ring, over and over, and says whose it is.
+// firstSlot reads the real of the first slot of the only ring, over and over, and says whose it is.
 func (b *consulBed) firstSlot(t *testing.T) (read func() lb.RealID, owner string) {
 	t.Helper()
 	rings, err := ebpf.LoadPinnedMap(filepath.Join(b.remora.PinDir(), "maps", "rings"), nil)
@@ -109,9 +109,10 @@ func (b *consulBed) firstSlot(t *testing.T) (read func() lb.RealID, owner string
 	t.Cleanup(func() { rings.Close() })
 	memory, err := rings.Memory()
 	require.NoError(t, err)
+	at := 8 * int64(b.ringStart(t))
 	read = func() lb.RealID {
 		var word [8]byte
-		if _, err := memory.ReadAt(word[:], 0); err != nil {
+		if _, err := memory.ReadAt(word[:], at); err != nil {
 			t.Fatal(err)
 		}
 		return lb.Slot(binary.NativeEndian.Uint64(word[:])).Cur()
@@ -125,4 +126,22 @@ func (b *consulBed) firstSlot(t *testing.T) (read func() lb.RealID, owner string
 	}
 	t.Fatalf("no real has the id %d of the first slot", read())
 	return nil, ""
+}
+
+// ringStart is the index of the first slot of the only ring.
+func (b *consulBed) ringStart(t *testing.T) uint32 {
+	t.Helper()
+	infos, err := ebpf.LoadPinnedMap(filepath.Join(b.remora.PinDir(), "maps", "vip_infos"), nil)
+	require.NoError(t, err)
+	defer infos.Close()
+	var key uint32
+	var info vipInfo
+	entries := infos.Iterate()
+	for entries.Next(&key, &info) {
+		if info.Slots > 0 {
+			return info.RingFirst
+		}
+	}
+	t.Fatalf("no VIP has a ring: %v", entries.Err())
+	return 0
 }

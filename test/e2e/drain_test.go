@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	remorav1 "github.com/remora-lb/remora/lb/api/remora/v1"
 	"github.com/remora-lb/remora/lb/control"
@@ -54,6 +55,7 @@ func TestDrain(t *testing.T) {
 		}
 	})
 	t.Run("killed daemon, and connections at the deadline", func(t *testing.T) { b.tryDeadline(t, two) })
+	t.Run("deadline without a daemon", func(t *testing.T) { b.tryMissedDeadline(t, two) })
 	// It is done as soon as the flow table was looked over; the rest of the test goes on meanwhile.
 	stateless := b.startControl(t, "drain", tcp80(vip6()).String(), three.IPv4.String(), "--wait")
 	t.Run("no such server", func(t *testing.T) {
@@ -124,6 +126,34 @@ func (b *bed) tryDeadline(t *testing.T, gone *rig.Node) {
 	b.control(t, "undrain", vip, gone.IPv4.String())
 	b.awaitRealUse(t, vip4(), gone, "active")
 	b.assertShared(t, vip4(), b.Servers...)
+}
+
+// tryMissedDeadline has the deadline of a drain come while no daemon runs.
+func (b *bed) tryMissedDeadline(t *testing.T, gone *rig.Node) {
+	t.Helper()
+	vip := tcp80(vip4()).String()
+	b.control(t, "drain", vip, gone.IPv4.String(), "--timeout", "10s")
+	deadline := b.drain(t, vip, gone).Deadline.AsTime()
+	b.killDaemon(t)
+	waitFor(t, "the deadline", func() error {
+		if left := time.Until(deadline); left > 0 {
+			return fmt.Errorf("it comes in %v", left)
+		}
+		return nil
+	})
+	b.startDaemon(t)
+	b.logged(t, 0, "control API served")
+	b.awaitRealUse(t, vip4(), gone, "retired")
+	out := b.control(t, "drains")
+	if !strings.Contains(out, gone.IPv4.String()) || !strings.Contains(out, "deadline passed") {
+		t.Errorf("the drains are\n%s", out)
+	}
+	b.control(t, "undrain", vip, gone.IPv4.String())
+	b.awaitRealUse(t, vip4(), gone, "active")
+	b.assertShared(t, vip4(), b.Servers...)
+	if out := b.control(t, "drains"); !strings.Contains(out, "no backend is drained") {
+		t.Errorf("afterwards the drains are\n%s", out)
+	}
 }
 
 // assertReset demands that the next request on the connection is refused.

@@ -191,7 +191,7 @@ func (g *growth) reloadSame(t *testing.T) {
 	if err := g.daemon.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	g.logged(t, skip, "configuration reloaded")
+	g.logged(t, skip, "configuration is reloaded")
 	for end := time.Now().Add(observation); ; {
 		if now := g.attachment(t); now != before {
 			t.Fatalf("a reload of the same file: %+v, was %+v", now, before)
@@ -274,9 +274,9 @@ type attachment struct {
 	carrier    uint32 // how often the carrier came or went
 }
 
-func (g *growth) attachment(t *testing.T) attachment {
+func (b *bed) attachment(t *testing.T) attachment {
 	t.Helper()
-	l, err := link.LoadPinnedLink(filepath.Join(g.remora.PinDir(), "links", rig.BalancerInterface), nil)
+	l, err := link.LoadPinnedLink(filepath.Join(b.remora.PinDir(), "links", rig.BalancerInterface), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,11 +285,11 @@ func (g *growth) attachment(t *testing.T) attachment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Join(g.remora.PinDir(), "maps"))
+	dir, err := filepath.EvalSymlinks(filepath.Join(b.remora.PinDir(), "maps"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return attachment{info.ID, info.Program, filepath.Base(filepath.Dir(dir)), g.carrierChanges(t)}
+	return attachment{info.ID, info.Program, filepath.Base(filepath.Dir(dir)), b.carrierChanges(t)}
 }
 
 func (b *bed) carrierChanges(t *testing.T) uint32 {
@@ -330,7 +330,7 @@ func (g *growth) dump(t *testing.T) map[string][sha256.Size]byte {
 	}
 	sums := make(map[string][sha256.Size]byte)
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), "_counters") || e.Name() == "flows" || e.Name() == "flow_guards" {
+		if strings.HasSuffix(e.Name(), "_counters") || strings.HasSuffix(e.Name(), "_guards") || e.Name() == "flows" {
 			continue // what packets write
 		}
 		if sums[e.Name()], err = sumMap(filepath.Join(g.remora.PinDir(), "maps", e.Name())); err != nil {

@@ -268,7 +268,7 @@ func TestHealthLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.logged(t, 0, "health checks are not believed")
+	b.logged(t, 0, "health of the VIP is fail open")
 	b.awaitActive(t, "fail-open", b.Servers)
 	for _, n := range b.Servers {
 		if _, err := n.StartNginx(within(t), 1); err != nil {
@@ -297,7 +297,7 @@ func TestHealthReload(t *testing.T) {
 	b.awaitVerdict(t, vip6(), sick, "down", "service_down")
 	skip := len(b.daemon.Output())
 	b.hup(t)
-	b.logged(t, skip, "configuration reloaded")
+	b.logged(t, skip, "configuration is reloaded")
 	b.awaitActive(t, "the same after a reload", others)
 	if err := b.daemon.Stop(waitTimeout); err != nil {
 		t.Fatal(err)

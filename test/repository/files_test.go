@@ -77,7 +77,7 @@ func TestCommandsInDocuments(t *testing.T) {
 		for _, block := range shellBlock.FindAllStringSubmatch(read(t, file), -1) {
 			for line := range strings.Lines(block[1]) {
 				line, _, _ = strings.Cut(line, "#")
-				if word := strings.Fields(line); len(word) > 0 {
+				if word := shellWords(line); len(word) > 0 {
 					try(t, file, binary, word)
 					tried++
 				}
@@ -87,6 +87,17 @@ func TestCommandsInDocuments(t *testing.T) {
 	if tried < 5 {
 		t.Errorf("only %d commands found in documents", tried)
 	}
+}
+
+var shellWord = regexp.MustCompile(`"[^"]*"|\S+`)
+
+// shellWords are the words of a command, of which some may be in double quotes.
+func shellWords(line string) []string {
+	words := shellWord.FindAllString(line, -1)
+	for i := range words {
+		words[i] = strings.Trim(words[i], `"`)
+	}
+	return words
 }
 
 func try(t *testing.T, file, binary string, word []string) {

@@ -13,6 +13,7 @@ const (
 	keyPort     = "remora.port"
 	keyProtocol = "remora.protocol"
 	keyWeight   = "remora.weight"
+	keyServerID = "remora.server_id"
 )
 
 // claimTag marks services that claim VIPs by meta alone, which the list of services does not show.

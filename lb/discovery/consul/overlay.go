@@ -225,7 +225,7 @@ func Backends(verdicts []Verdict) []lb.Backend {
 		case Active:
 			list = append(list, v.Backend)
 		case Drain:
-			list = append(list, lb.Backend{Addr: v.Backend.Addr})
+			list = append(list, lb.Backend{Addr: v.Backend.Addr, ServerID: v.Backend.ServerID})
 		}
 	}
 	return list

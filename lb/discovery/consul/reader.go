@@ -22,7 +22,8 @@ type connections struct {
 	// slots, per endpoint, is what limits the queries at once; nil where there is no limit.
 	slots []chan struct{}
 	// readers is how many readers there are.
-	readers atomic.Int64
+	readers  atomic.Int64
+	watching watching
 
 	wait, grace time.Duration
 	retry       Retry
@@ -85,6 +86,9 @@ type reader[T any] struct {
 	// tell receives whatever may be new, and every failure.
 	tell func(T, Facts, error)
 
+	// status is what is told of this reader.
+	status WatchStatus
+
 	at       cursor
 	endpoint int
 	failures int
@@ -97,6 +101,7 @@ type reader[T any] struct {
 func (r *reader[T]) run(ctx context.Context) {
 	r.readers.Add(1)
 	defer r.readers.Add(-1)
+	defer r.watching.begin(&r.status)()
 	for ctx.Err() == nil {
 		pause := r.pace.next(time.Now())
 		if pause <= 0 || sleep(ctx, pause) {
@@ -128,10 +133,12 @@ func (r *reader[T]) step(ctx context.Context) time.Duration {
 	}
 	value, facts, retryAfter, err := r.query(ctx)
 	leave()
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return 0
-	case problem(err, facts) != "":
+	}
+	whole := problem(err, facts) == ""
+	r.watching.note(&r.status, facts, whole)
+	if !whole {
 		return r.failed(value, facts, retryAfter, err)
 	}
 	next, changed, backwards := r.at.advance(facts.Index)

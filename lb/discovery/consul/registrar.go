@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -94,8 +93,10 @@ type Finding struct {
 // Report is all that the balancer says of itself.
 type Report struct {
 	Self Finding
-	// VIPs has those that the balancer announces; the text holds their digest.
+	// VIPs has those that the data plane has; the text holds their digest.
 	VIPs map[lb.VIP]Finding
+	// Announced are the VIPs that routers are told of. Each has a check of its own, see Announced.
+	Announced map[lb.VIP]bool
 }
 
 // Registrar keeps the balancer registered: a service with one check that says that it lives, and
@@ -111,9 +112,9 @@ type Registrar struct {
 	// changed holds a token while Run has a report to make.
 	changed chan struct{}
 
-	// registered, and what the check of each VIP said last, are Run's.
+	// registered, and what each check said last, by its id, are Run's.
 	registered bool
-	checks     map[lb.VIP]Finding
+	checks     map[string]Finding
 }
 
 // requestTimeout bounds every request to the agent.
@@ -143,7 +144,7 @@ func NewRegistrar(r Registration) (*Registrar, error) {
 func (r *Registrar) Set(report Report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.report = Report{Self: report.Self, VIPs: maps.Clone(report.VIPs)}
+	r.report = Report{Self: report.Self, VIPs: maps.Clone(report.VIPs), Announced: maps.Clone(report.Announced)}
 	select {
 	case r.changed <- struct{}{}:
 	default: // a token is there already, and leads to the present report
@@ -157,11 +158,13 @@ func (r *Registrar) Run(ctx context.Context) error {
 	retry := DefaultConfig().Retry
 	replace, all, failures := true, true, 0
 	for ctx.Err() == nil {
-		err := r.pass(replace, all)
+		err := r.pass(ctx, replace, all)
 		wait := r.registration.TTL / 3
-		if err == nil {
+		switch {
+		case err == nil:
 			replace, failures = false, 0
-		} else {
+		case ctx.Err() != nil: // it was called off
+		default:
 			failures++
 			if failures == 1 {
 				r.log.Warn("cannot register in Consul", "reason", err)
@@ -194,41 +197,62 @@ func (r *Registrar) await(ctx context.Context, d time.Duration, report bool) (pa
 }
 
 // pass makes Consul know what the report says: all of it, or what is new. Replace does away with
-// checks that an earlier run left behind.
-func (r *Registrar) pass(replace, all bool) error {
+// checks that an earlier run left behind. It ends early with ctx.
+func (r *Registrar) pass(ctx context.Context, replace, all bool) error {
 	r.mu.Lock()
 	report := r.report
 	r.mu.Unlock()
 	if !r.registered {
-		if err := r.register(report.Self, replace); err != nil {
+		if err := r.register(ctx, report.Self, replace); err != nil {
 			return err
 		}
 		r.log.Info("registered in Consul", "service", r.registration.Name, "address", r.endpoint.address)
-		r.registered, r.checks = true, make(map[lb.VIP]Finding)
+		r.registered, r.checks = true, make(map[string]Finding)
 	}
-	if err := r.say(r.registration.ID, report.Self); err != nil {
+	if err := r.say(ctx, r.registration.ID, report.Self); err != nil {
 		return err
 	}
-	for vip := range r.checks {
-		if _, wanted := report.VIPs[vip]; !wanted {
-			if err := r.endpoint.client.Agent().CheckDeregister(r.checkID(vip)); err != nil {
-				return fmt.Errorf("remove check of VIP %s: %v", vip, cause(err))
+	wanted := r.wanted(report)
+	for id := range r.checks {
+		if _, stays := wanted[id]; !stays {
+			if err := r.endpoint.client.Agent().CheckDeregisterOpts(id, within(ctx)); err != nil {
+				return fmt.Errorf("remove check %q: %v", id, cause(err))
 			}
-			delete(r.checks, vip)
+			delete(r.checks, id)
 		}
 	}
-	for _, vip := range slices.SortedFunc(maps.Keys(report.VIPs), lb.VIP.Compare) {
-		if said, ok := r.checks[vip]; ok && !all && said == report.VIPs[vip] {
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		if said, ok := r.checks[id]; ok && !all && said == wanted[id].Finding {
 			continue
 		}
-		if err := r.sayVIP(vip, report.VIPs[vip]); err != nil {
+		if err := r.sayMore(ctx, id, wanted[id]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *Registrar) register(self Finding, replace bool) error {
+// check is one beside that which says that the balancer lives.
+type check struct {
+	name string
+	Finding
+}
+
+// wanted are the checks of a report, by id.
+func (r *Registrar) wanted(report Report) map[string]check {
+	checks := make(map[string]check)
+	for vip, f := range report.VIPs {
+		checks[r.checkID(vip)] = check{"VIP " + vip.String(), f}
+	}
+	for vip, announced := range report.Announced {
+		if announced {
+			checks[r.registration.ID+announcesPart+vipText(vip)] = check{"announces " + vip.String(), Finding{Passing, "routers are told of the VIP"}}
+		}
+	}
+	return checks
+}
+
+func (r *Registrar) register(ctx context.Context, self Finding, replace bool) error {
 	c := r.registration
 	check := &api.AgentServiceCheck{
 		CheckID: c.ID, Name: "remora lives", TTL: c.TTL.String(), Status: string(self.Health),
@@ -238,39 +262,40 @@ func (r *Registrar) register(self Finding, replace bool) error {
 	}
 	err := r.endpoint.client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
 		ID: c.ID, Name: c.Name, Address: c.Address, Port: c.Port, Tags: c.Tags, Meta: c.Meta, Check: check,
-	}, api.ServiceRegisterOpts{ReplaceExistingChecks: replace})
+	}, api.ServiceRegisterOpts{ReplaceExistingChecks: replace}.WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("register service %q: %v", c.Name, cause(err))
 	}
 	return nil
 }
 
-// sayVIP reports a VIP, whose check it registers first if there is none yet.
-func (r *Registrar) sayVIP(vip lb.VIP, f Finding) error {
-	if _, ok := r.checks[vip]; !ok {
-		err := r.endpoint.client.Agent().CheckRegister(&api.AgentCheckRegistration{
-			ID: r.checkID(vip), Name: "VIP " + vip.String(), ServiceID: r.registration.ID,
-			AgentServiceCheck: api.AgentServiceCheck{TTL: r.registration.TTL.String(), Status: string(f.Health)},
-		})
+// sayMore reports a check, which it registers first if there is none yet.
+func (r *Registrar) sayMore(ctx context.Context, id string, c check) error {
+	if _, ok := r.checks[id]; !ok {
+		err := r.endpoint.client.Agent().CheckRegisterOpts(&api.AgentCheckRegistration{
+			ID: id, Name: c.name, ServiceID: r.registration.ID,
+			AgentServiceCheck: api.AgentServiceCheck{TTL: r.registration.TTL.String(), Status: string(c.Health)},
+		}, within(ctx))
 		if err != nil {
-			return fmt.Errorf("register check of VIP %s: %v", vip, cause(err))
+			return fmt.Errorf("register check %q: %v", id, cause(err))
 		}
 	}
-	r.checks[vip] = f
-	return r.say(r.checkID(vip), f)
+	r.checks[id] = c.Finding
+	return r.say(ctx, id, c.Finding)
 }
 
-func (r *Registrar) say(check string, f Finding) error {
-	if err := r.endpoint.client.Agent().UpdateTTL(check, f.Text, string(f.Health)); err != nil {
+func (r *Registrar) say(ctx context.Context, check string, f Finding) error {
+	if err := r.endpoint.client.Agent().UpdateTTLOpts(check, f.Text, string(f.Health), within(ctx)); err != nil {
 		return fmt.Errorf("report check %q: %v", check, cause(err))
 	}
 	return nil
 }
 
-// checkID is a VIP's check on the node. It has no slash, which is a path's in the agent's API.
-func (r *Registrar) checkID(vip lb.VIP) string {
-	return r.registration.ID + "-vip-" + vip.Addr.String() + "-" + strconv.Itoa(int(vip.Port)) + "-" + vip.Protocol.String()
-}
+// within are the options of a request that ends with ctx.
+func within(ctx context.Context) *api.QueryOptions { return new(api.QueryOptions).WithContext(ctx) }
+
+// checkID is a VIP's check on the node.
+func (r *Registrar) checkID(vip lb.VIP) string { return r.registration.ID + "-vip-" + vipText(vip) }
 
 // deregister takes service and checks out of Consul. If registering failed last, the service may be
 // there all the same; if it is not, that is no error.

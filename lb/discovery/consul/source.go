@@ -158,6 +158,7 @@ func (s *Source) readService(ctx context.Context, w Watch, claims bool) {
 	r := reader[[]Instance]{
 		connections: s.connections,
 		what:        "service " + quote(w.Service),
+		status:      WatchStatus{Kind: serviceKind(claims), Name: w.Name},
 		options: api.QueryOptions{
 			Datacenter: w.Datacenter, Namespace: w.Namespace, Partition: w.Partition, Filter: w.filter(),
 			// An agent answers blocking queries from its streaming cache, which knows neither whether
@@ -210,6 +211,7 @@ func (s *Source) readFolder(ctx context.Context, prefix string, update func(*Pai
 	r := reader[[]Pair]{
 		connections: s.connections,
 		what:        "folder " + quote(prefix),
+		status:      WatchStatus{Kind: WatchFolder, Name: prefix},
 		ask: func(c *api.Client, o *api.QueryOptions) ([]Pair, *api.QueryMeta, error) {
 			return pairs(c, prefix, o)
 		},
@@ -244,6 +246,7 @@ func (s *Source) readCatalogue(ctx context.Context) {
 	r := reader[map[string][]string]{
 		connections: s.connections,
 		what:        "list of services",
+		status:      WatchStatus{Kind: WatchCatalogue},
 		ask: func(c *api.Client, o *api.QueryOptions) (map[string][]string, *api.QueryMeta, error) {
 			return c.Catalog().Services(o)
 		},

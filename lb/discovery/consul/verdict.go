@@ -78,8 +78,9 @@ type Rules struct {
 	// Warning is what is done with instances that warn. Default WarningWeight.
 	Warning WarningAction
 	// VIPs are the addresses of all VIPs: a backend with one of them would send its packets round
-	// in a circle.
-	VIPs map[netip.Addr]bool
+	// in a circle. VIPPrefixes are those of VIPs that are prefixes.
+	VIPs        map[netip.Addr]bool
+	VIPPrefixes []netip.Prefix
 }
 
 // maxWeight is the greatest weight that a backend can have.
@@ -141,6 +142,7 @@ func Judge(i *Instance, r Rules) Verdict {
 		return v
 	}
 	v.weigh(i, r.Warning)
+	v.number(i)
 	return v
 }
 
@@ -160,7 +162,8 @@ func (i *Instance) endpoint(tagged string) (addr string, port int, err error) {
 
 // admit refuses what packets cannot be sent to.
 func (r Rules) admit(addr netip.Addr, port int) error {
-	if r.VIPs[addr] {
+	inPrefix := slices.ContainsFunc(r.VIPPrefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+	if r.VIPs[addr] || inPrefix {
 		return fmt.Errorf("address %s is a VIP's: packets would go round in a circle", addr)
 	}
 	// A service without a port says nothing that could be wrong.
@@ -224,6 +227,20 @@ func (i *Instance) weight(warning bool) (weight uint32, note string) {
 }
 
 func clampWeight(w int) uint32 { return uint32(min(max(w, 0), maxWeight)) }
+
+// number sets the backend's server id, if the instance has one.
+func (v *Verdict) number(i *Instance) {
+	text, ok := i.label(keyServerID)
+	if !ok {
+		return
+	}
+	id, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || id == 0 {
+		v.Reason = cmp.Or(v.Reason, fmt.Sprintf("%s %s ignored: not 1 to %d", keyServerID, quote(text), uint32(1<<32-1)))
+		return
+	}
+	v.Backend.ServerID = uint32(id)
+}
 
 // quote is outside text, short enough for a reason.
 func quote(s string) string {

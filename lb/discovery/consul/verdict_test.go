@@ -118,6 +118,11 @@ func TestJudge(t *testing.T) {
 		{"loopback", sample(at("127.0.0.1")), nil, "invalid IP 0 refused: address 127.0.0.1 is loopback"},
 		{"the address of a VIP", sample(at("192.0.2.10")), &Rules{Ports: []uint16{80}, VIPs: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.10"): true}},
 			"invalid IP 0 refused: address 192.0.2.10 is a VIP's: packets would go round in a circle"},
+		{"an address in the prefix of a VIP", sample(at("192.0.2.10")), &Rules{Ports: []uint16{80}, VIPPrefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/28")}},
+			"invalid IP 0 refused: address 192.0.2.10 is a VIP's: packets would go round in a circle"},
+		{"a server id", sample(meta("remora-server_id", "4294967295")), nil, "10.1.0.1 10 server 4294967295 active: "},
+		{"a server id in a tag", sample(tags("remora.server_id=12"), serviceCheck("critical")), nil, `10.1.0.1 10 server 12 down: check "http" is "critical"`},
+		{"no server id", sample(meta("remora-server_id", "0")), nil, `10.1.0.1 10 active: remora.server_id "0" ignored: not 1 to 4294967295`},
 		{"no port said", sample(port(0)), nil, "10.1.0.1 10 active: "},
 		{"any port for a VIP of all", sample(port(8080)), &anyPort, "10.1.0.1 10 active: "},
 		{"another port", sample(port(8080)), &Rules{Ports: []uint16{443, 80, 80}},
@@ -137,7 +142,11 @@ func TestJudge(t *testing.T) {
 }
 
 func verdictText(v Verdict) string {
-	return fmt.Sprintf("%s %d %s: %s", v.Backend.Addr, v.Backend.Weight, v.State, v.Reason)
+	server := ""
+	if v.Backend.ServerID != 0 {
+		server = fmt.Sprintf("server %d ", v.Backend.ServerID)
+	}
+	return fmt.Sprintf("%s %d %s%s: %s", v.Backend.Addr, v.Backend.Weight, server, v.State, v.Reason)
 }
 
 // TestSharedAddress: of instances with one address one has it, whatever the order.

@@ -333,6 +333,8 @@ const (
 	Encapsulation_ENCAPSULATION_IPIP Encapsulation = 1
 	// IP in UDP.
 	Encapsulation_ENCAPSULATION_GUE Encapsulation = 2
+	// None: the real is this machine.
+	Encapsulation_ENCAPSULATION_LOCAL Encapsulation = 3
 )
 
 // Enum value maps for Encapsulation.
@@ -341,11 +343,13 @@ var (
 		0: "ENCAPSULATION_UNSPECIFIED",
 		1: "ENCAPSULATION_IPIP",
 		2: "ENCAPSULATION_GUE",
+		3: "ENCAPSULATION_LOCAL",
 	}
 	Encapsulation_value = map[string]int32{
 		"ENCAPSULATION_UNSPECIFIED": 0,
 		"ENCAPSULATION_IPIP":        1,
 		"ENCAPSULATION_GUE":         2,
+		"ENCAPSULATION_LOCAL":       3,
 	}
 )
 
@@ -497,11 +501,15 @@ type DrainState int32
 
 const (
 	DrainState_DRAIN_STATE_UNSPECIFIED DrainState = 0
-	// Slots or flows are left, and the deadline has not come.
+	// Flows were seen within the last minute, or it is not known yet that none was, and the deadline has not
+	// come.
 	DrainState_DRAIN_STATE_RUNNING DrainState = 1
-	// No flow was left when the last slot went, or when the deadline came.
+	// No flow was seen for a minute. This only tells: those that are known are the backend's until the deadline,
+	// and if one of them wakes, the drain is running again. After the deadline: none was seen in the minute
+	// before it.
 	DrainState_DRAIN_STATE_DONE DrainState = 2
-	// Flows were left at the deadline, and were given to others.
+	// Flows were seen in the minute before the deadline, or it came while no daemon ran. They were given to
+	// others.
 	DrainState_DRAIN_STATE_EXPIRED DrainState = 3
 	// It was ended before, by Undrain or because the VIP or the backend went. Slots and flows are those
 	// last seen.
@@ -665,7 +673,10 @@ type GetStatusResponse struct {
 	// By name; those with a VIP in the data plane.
 	Services []*Service `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
 	// Unset if the configuration has no BGP.
-	Bgp           *BGP `protobuf:"bytes,10,opt,name=bgp,proto3" json:"bgp,omitempty"`
+	Bgp *BGP `protobuf:"bytes,10,opt,name=bgp,proto3" json:"bgp,omitempty"`
+	// Unset if metrics are not to be served.
+	Metrics       *MetricsListener `protobuf:"bytes,11,opt,name=metrics,proto3" json:"metrics,omitempty"`
+	FlowTable     *FlowTable       `protobuf:"bytes,12,opt,name=flow_table,json=flowTable,proto3" json:"flow_table,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +781,203 @@ func (x *GetStatusResponse) GetBgp() *BGP {
 	return nil
 }
 
+func (x *GetStatusResponse) GetMetrics() *MetricsListener {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetFlowTable() *FlowTable {
+	if x != nil {
+		return x.FlowTable
+	}
+	return nil
+}
+
+// FlowTable is what is remembered of flows, of all VIPs together, and what happened there.
+type FlowTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Flows that there is room for.
+	Capacity uint64 `protobuf:"varint,1,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Flows that are remembered now.
+	Flows uint64 `protobuf:"varint,2,opt,name=flows,proto3" json:"flows,omitempty"`
+	// By name, all that there are: hit, began, taken_old, taken_new and others; docs/packet-path.md, section 5.
+	// taken_new are flows that were met in their middle and sent to the present real: they were silent for
+	// the whole window, or were not remembered.
+	Events        []*FlowEvent `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowTable) Reset() {
+	*x = FlowTable{}
+	mi := &file_remora_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowTable) ProtoMessage() {}
+
+func (x *FlowTable) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowTable.ProtoReflect.Descriptor instead.
+func (*FlowTable) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FlowTable) GetCapacity() uint64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *FlowTable) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *FlowTable) GetEvents() []*FlowEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// FlowEvent counts one thing that happens at the flow table.
+type FlowEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         string                 `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowEvent) Reset() {
+	*x = FlowEvent{}
+	mi := &file_remora_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowEvent) ProtoMessage() {}
+
+func (x *FlowEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowEvent.ProtoReflect.Descriptor instead.
+func (*FlowEvent) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FlowEvent) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *FlowEvent) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// MetricsListener is where metrics and the daemon's own health are served.
+type MetricsListener struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ADDRESS:PORT, or the path of a unix socket.
+	Listen string `protobuf:"bytes,1,opt,name=listen,proto3" json:"listen,omitempty"`
+	// Whether it is served now; if not, it is tried again and again.
+	Serving bool `protobuf:"varint,2,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Why it is not served; empty if it is.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsListener) Reset() {
+	*x = MetricsListener{}
+	mi := &file_remora_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsListener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsListener) ProtoMessage() {}
+
+func (x *MetricsListener) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsListener.ProtoReflect.Descriptor instead.
+func (*MetricsListener) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *MetricsListener) GetListen() string {
+	if x != nil {
+		return x.Listen
+	}
+	return ""
+}
+
+func (x *MetricsListener) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
+}
+
+func (x *MetricsListener) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // BGP is what is announced, to whom, and why.
 type BGP struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -787,7 +995,7 @@ type BGP struct {
 
 func (x *BGP) Reset() {
 	*x = BGP{}
-	mi := &file_remora_v1_control_proto_msgTypes[3]
+	mi := &file_remora_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +1007,7 @@ func (x *BGP) String() string {
 func (*BGP) ProtoMessage() {}
 
 func (x *BGP) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[3]
+	mi := &file_remora_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1020,7 @@ func (x *BGP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BGP.ProtoReflect.Descriptor instead.
 func (*BGP) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BGP) GetDrained() bool {
@@ -866,7 +1074,7 @@ type BGPSession struct {
 
 func (x *BGPSession) Reset() {
 	*x = BGPSession{}
-	mi := &file_remora_v1_control_proto_msgTypes[4]
+	mi := &file_remora_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1086,7 @@ func (x *BGPSession) String() string {
 func (*BGPSession) ProtoMessage() {}
 
 func (x *BGPSession) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[4]
+	mi := &file_remora_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1099,7 @@ func (x *BGPSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BGPSession.ProtoReflect.Descriptor instead.
 func (*BGPSession) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BGPSession) GetPeer() string {
@@ -968,7 +1176,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_remora_v1_control_proto_msgTypes[5]
+	mi := &file_remora_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1188,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[5]
+	mi := &file_remora_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1201,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Announcement) GetVip() string {
@@ -1051,7 +1259,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_remora_v1_control_proto_msgTypes[6]
+	mi := &file_remora_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1271,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[6]
+	mi := &file_remora_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1284,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Interface) GetName() string {
@@ -1114,7 +1322,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_remora_v1_control_proto_msgTypes[7]
+	mi := &file_remora_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1334,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[7]
+	mi := &file_remora_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1347,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Problem) GetService() string {
@@ -1181,7 +1389,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_remora_v1_control_proto_msgTypes[8]
+	mi := &file_remora_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1401,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[8]
+	mi := &file_remora_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1414,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Service) GetName() string {
@@ -1237,14 +1445,17 @@ type VIP struct {
 	// By address.
 	Reals []*Real `protobuf:"bytes,6,rep,name=reals,proto3" json:"reals,omitempty"`
 	// What the health checks of all reals mean together; unset if there are none.
-	Health        *HealthGroup `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
+	Health *HealthGroup `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
+	// What else decides on its packets, as in the configuration: hash=no-source-port, fragments=pass,
+	// connection_ids=katran, tcp_ids, ...; empty if nothing does.
+	Options       []string `protobuf:"bytes,8,rep,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VIP) Reset() {
 	*x = VIP{}
-	mi := &file_remora_v1_control_proto_msgTypes[9]
+	mi := &file_remora_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1467,7 @@ func (x *VIP) String() string {
 func (*VIP) ProtoMessage() {}
 
 func (x *VIP) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[9]
+	mi := &file_remora_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1480,7 @@ func (x *VIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VIP.ProtoReflect.Descriptor instead.
 func (*VIP) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VIP) GetVip() string {
@@ -1321,6 +1532,13 @@ func (x *VIP) GetHealth() *HealthGroup {
 	return nil
 }
 
+func (x *VIP) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
 // HealthGroup is what the health checks of a VIP's reals mean together.
 type HealthGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1339,7 +1557,7 @@ type HealthGroup struct {
 
 func (x *HealthGroup) Reset() {
 	*x = HealthGroup{}
-	mi := &file_remora_v1_control_proto_msgTypes[10]
+	mi := &file_remora_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1569,7 @@ func (x *HealthGroup) String() string {
 func (*HealthGroup) ProtoMessage() {}
 
 func (x *HealthGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[10]
+	mi := &file_remora_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1582,7 @@ func (x *HealthGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthGroup.ProtoReflect.Descriptor instead.
 func (*HealthGroup) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HealthGroup) GetChecked() uint32 {
@@ -1419,7 +1637,7 @@ type SlotCounts struct {
 
 func (x *SlotCounts) Reset() {
 	*x = SlotCounts{}
-	mi := &file_remora_v1_control_proto_msgTypes[11]
+	mi := &file_remora_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1649,7 @@ func (x *SlotCounts) String() string {
 func (*SlotCounts) ProtoMessage() {}
 
 func (x *SlotCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[11]
+	mi := &file_remora_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1662,7 @@ func (x *SlotCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotCounts.ProtoReflect.Descriptor instead.
 func (*SlotCounts) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SlotCounts) GetStable() uint32 {
@@ -1502,14 +1720,18 @@ type Real struct {
 	Bytes   uint64   `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	NextHop *NextHop `protobuf:"bytes,13,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
 	// What health checks say; unset if there are none.
-	Health        *Health `protobuf:"bytes,14,opt,name=health,proto3" json:"health,omitempty"`
+	Health *Health `protobuf:"bytes,14,opt,name=health,proto3" json:"health,omitempty"`
+	// The number by which packets name it; 0 if there is none.
+	ServerId uint32 `protobuf:"varint,15,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Source routes lead to it.
+	Routed        bool `protobuf:"varint,16,opt,name=routed,proto3" json:"routed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Real) Reset() {
 	*x = Real{}
-	mi := &file_remora_v1_control_proto_msgTypes[12]
+	mi := &file_remora_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1743,7 @@ func (x *Real) String() string {
 func (*Real) ProtoMessage() {}
 
 func (x *Real) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[12]
+	mi := &file_remora_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1756,7 @@ func (x *Real) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Real.ProtoReflect.Descriptor instead.
 func (*Real) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Real) GetId() uint32 {
@@ -1635,6 +1857,20 @@ func (x *Real) GetHealth() *Health {
 	return nil
 }
 
+func (x *Real) GetServerId() uint32 {
+	if x != nil {
+		return x.ServerId
+	}
+	return 0
+}
+
+func (x *Real) GetRouted() bool {
+	if x != nil {
+		return x.Routed
+	}
+	return false
+}
+
 // Health is what is known of the health of a real.
 type Health struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1662,7 +1898,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_remora_v1_control_proto_msgTypes[13]
+	mi := &file_remora_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1910,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[13]
+	mi := &file_remora_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1923,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Health) GetLocal() HealthState {
@@ -1766,7 +2002,7 @@ type Absence struct {
 
 func (x *Absence) Reset() {
 	*x = Absence{}
-	mi := &file_remora_v1_control_proto_msgTypes[14]
+	mi := &file_remora_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +2014,7 @@ func (x *Absence) String() string {
 func (*Absence) ProtoMessage() {}
 
 func (x *Absence) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[14]
+	mi := &file_remora_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +2027,7 @@ func (x *Absence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absence.ProtoReflect.Descriptor instead.
 func (*Absence) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Absence) GetCause() Cause {
@@ -1832,7 +2068,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_remora_v1_control_proto_msgTypes[15]
+	mi := &file_remora_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2080,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[15]
+	mi := &file_remora_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2093,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NextHop) GetMac() string {
@@ -1903,7 +2139,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[16]
+	mi := &file_remora_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2151,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[16]
+	mi := &file_remora_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2164,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DrainRequest) GetVip() string {
@@ -1962,7 +2198,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[17]
+	mi := &file_remora_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2210,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[17]
+	mi := &file_remora_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2223,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DrainResponse) GetDrains() []*DrainProgress {
@@ -2008,9 +2244,10 @@ type DrainProgress struct {
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Moving slots that the real had before: flows may come from them that are not known yet.
 	SlotsLeft uint32 `protobuf:"varint,6,opt,name=slots_left,json=slotsLeft,proto3" json:"slots_left,omitempty"`
-	// Remembered flows. After the deadline: those that were left then.
+	// Remembered flows, ended ones among them, since nothing tells those from flows that pause. After the
+	// deadline: those that were left then.
 	FlowsLeft uint32 `protobuf:"varint,7,opt,name=flows_left,json=flowsLeft,proto3" json:"flows_left,omitempty"`
-	// Those of them that had a packet within the last minute.
+	// Those of them that had a packet within the last minute, or within the minute before the deadline.
 	ActiveFlows   uint32 `protobuf:"varint,8,opt,name=active_flows,json=activeFlows,proto3" json:"active_flows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2018,7 +2255,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_remora_v1_control_proto_msgTypes[18]
+	mi := &file_remora_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2267,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[18]
+	mi := &file_remora_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2280,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DrainProgress) GetVip() string {
@@ -2114,7 +2351,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[19]
+	mi := &file_remora_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2363,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[19]
+	mi := &file_remora_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2376,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UndrainRequest) GetVip() string {
@@ -2166,7 +2403,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[20]
+	mi := &file_remora_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2415,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[20]
+	mi := &file_remora_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2428,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UndrainResponse) GetVips() []string {
@@ -2213,7 +2450,7 @@ type WatchDrainRequest struct {
 
 func (x *WatchDrainRequest) Reset() {
 	*x = WatchDrainRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[21]
+	mi := &file_remora_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2462,7 @@ func (x *WatchDrainRequest) String() string {
 func (*WatchDrainRequest) ProtoMessage() {}
 
 func (x *WatchDrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[21]
+	mi := &file_remora_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2475,7 @@ func (x *WatchDrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchDrainRequest.ProtoReflect.Descriptor instead.
 func (*WatchDrainRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchDrainRequest) GetVip() string {
@@ -2265,7 +2502,7 @@ type WatchDrainResponse struct {
 
 func (x *WatchDrainResponse) Reset() {
 	*x = WatchDrainResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[22]
+	mi := &file_remora_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2514,7 @@ func (x *WatchDrainResponse) String() string {
 func (*WatchDrainResponse) ProtoMessage() {}
 
 func (x *WatchDrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[22]
+	mi := &file_remora_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,10 +2527,91 @@ func (x *WatchDrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchDrainResponse.ProtoReflect.Descriptor instead.
 func (*WatchDrainResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchDrainResponse) GetDrains() []*DrainProgress {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+type ListDrainsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDrainsRequest) Reset() {
+	*x = ListDrainsRequest{}
+	mi := &file_remora_v1_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDrainsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDrainsRequest) ProtoMessage() {}
+
+func (x *ListDrainsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDrainsRequest.ProtoReflect.Descriptor instead.
+func (*ListDrainsRequest) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{26}
+}
+
+type ListDrainsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By VIP and backend.
+	Drains        []*DrainProgress `protobuf:"bytes,1,rep,name=drains,proto3" json:"drains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDrainsResponse) Reset() {
+	*x = ListDrainsResponse{}
+	mi := &file_remora_v1_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDrainsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDrainsResponse) ProtoMessage() {}
+
+func (x *ListDrainsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDrainsResponse.ProtoReflect.Descriptor instead.
+func (*ListDrainsResponse) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListDrainsResponse) GetDrains() []*DrainProgress {
 	if x != nil {
 		return x.Drains
 	}
@@ -2308,7 +2626,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[23]
+	mi := &file_remora_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2638,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[23]
+	mi := &file_remora_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2651,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 type DrainNodeResponse struct {
@@ -2344,7 +2662,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[24]
+	mi := &file_remora_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2674,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[24]
+	mi := &file_remora_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2687,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 type UndrainNodeRequest struct {
@@ -2380,7 +2698,7 @@ type UndrainNodeRequest struct {
 
 func (x *UndrainNodeRequest) Reset() {
 	*x = UndrainNodeRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[25]
+	mi := &file_remora_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2710,7 @@ func (x *UndrainNodeRequest) String() string {
 func (*UndrainNodeRequest) ProtoMessage() {}
 
 func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[25]
+	mi := &file_remora_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2723,7 @@ func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 type UndrainNodeResponse struct {
@@ -2416,7 +2734,7 @@ type UndrainNodeResponse struct {
 
 func (x *UndrainNodeResponse) Reset() {
 	*x = UndrainNodeResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[26]
+	mi := &file_remora_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2746,7 @@ func (x *UndrainNodeResponse) String() string {
 func (*UndrainNodeResponse) ProtoMessage() {}
 
 func (x *UndrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[26]
+	mi := &file_remora_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2759,7 @@ func (x *UndrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*UndrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 type ExportStateRequest struct {
@@ -2452,7 +2770,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[27]
+	mi := &file_remora_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2782,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[27]
+	mi := &file_remora_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2795,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 type ExportStateResponse struct {
@@ -2490,7 +2808,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[28]
+	mi := &file_remora_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2820,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[28]
+	mi := &file_remora_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2833,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExportStateResponse) GetPart() []byte {
@@ -2535,7 +2853,7 @@ type ImportStateRequest struct {
 
 func (x *ImportStateRequest) Reset() {
 	*x = ImportStateRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[29]
+	mi := &file_remora_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2865,7 @@ func (x *ImportStateRequest) String() string {
 func (*ImportStateRequest) ProtoMessage() {}
 
 func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[29]
+	mi := &file_remora_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2878,7 @@ func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateRequest.ProtoReflect.Descriptor instead.
 func (*ImportStateRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ImportStateRequest) GetPart() []byte {
@@ -2588,7 +2906,7 @@ type ImportStateResponse struct {
 
 func (x *ImportStateResponse) Reset() {
 	*x = ImportStateResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[30]
+	mi := &file_remora_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2918,7 @@ func (x *ImportStateResponse) String() string {
 func (*ImportStateResponse) ProtoMessage() {}
 
 func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[30]
+	mi := &file_remora_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2931,7 @@ func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateResponse.ProtoReflect.Descriptor instead.
 func (*ImportStateResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ImportStateResponse) GetRings() uint32 {
@@ -2652,7 +2970,7 @@ type GetHeldRequest struct {
 
 func (x *GetHeldRequest) Reset() {
 	*x = GetHeldRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[31]
+	mi := &file_remora_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2982,7 @@ func (x *GetHeldRequest) String() string {
 func (*GetHeldRequest) ProtoMessage() {}
 
 func (x *GetHeldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[31]
+	mi := &file_remora_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2995,7 @@ func (x *GetHeldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHeldRequest.ProtoReflect.Descriptor instead.
 func (*GetHeldRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 type GetHeldResponse struct {
@@ -2694,7 +3012,7 @@ type GetHeldResponse struct {
 
 func (x *GetHeldResponse) Reset() {
 	*x = GetHeldResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[32]
+	mi := &file_remora_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +3024,7 @@ func (x *GetHeldResponse) String() string {
 func (*GetHeldResponse) ProtoMessage() {}
 
 func (x *GetHeldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[32]
+	mi := &file_remora_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +3037,7 @@ func (x *GetHeldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHeldResponse.ProtoReflect.Descriptor instead.
 func (*GetHeldResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetHeldResponse) GetHolds() []*Hold {
@@ -2767,7 +3085,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_remora_v1_control_proto_msgTypes[33]
+	mi := &file_remora_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +3097,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[33]
+	mi := &file_remora_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +3110,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Hold) GetSource() string {
@@ -2865,7 +3183,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_remora_v1_control_proto_msgTypes[34]
+	mi := &file_remora_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2877,7 +3195,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[34]
+	mi := &file_remora_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2890,7 +3208,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Refusal) GetSource() string {
@@ -2932,7 +3250,7 @@ type RuleCount struct {
 
 func (x *RuleCount) Reset() {
 	*x = RuleCount{}
-	mi := &file_remora_v1_control_proto_msgTypes[35]
+	mi := &file_remora_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3262,7 @@ func (x *RuleCount) String() string {
 func (*RuleCount) ProtoMessage() {}
 
 func (x *RuleCount) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[35]
+	mi := &file_remora_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3275,7 @@ func (x *RuleCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleCount.ProtoReflect.Descriptor instead.
 func (*RuleCount) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RuleCount) GetRule() string {
@@ -2989,7 +3307,7 @@ type FreezeRequest struct {
 
 func (x *FreezeRequest) Reset() {
 	*x = FreezeRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[36]
+	mi := &file_remora_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3319,7 @@ func (x *FreezeRequest) String() string {
 func (*FreezeRequest) ProtoMessage() {}
 
 func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[36]
+	mi := &file_remora_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3332,7 @@ func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FreezeRequest) GetService() string {
@@ -3055,7 +3373,7 @@ type FreezeResponse struct {
 
 func (x *FreezeResponse) Reset() {
 	*x = FreezeResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[37]
+	mi := &file_remora_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3385,7 @@ func (x *FreezeResponse) String() string {
 func (*FreezeResponse) ProtoMessage() {}
 
 func (x *FreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[37]
+	mi := &file_remora_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3398,7 @@ func (x *FreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeResponse.ProtoReflect.Descriptor instead.
 func (*FreezeResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FreezeResponse) GetService() string {
@@ -3107,7 +3425,7 @@ type UnfreezeRequest struct {
 
 func (x *UnfreezeRequest) Reset() {
 	*x = UnfreezeRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[38]
+	mi := &file_remora_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3437,7 @@ func (x *UnfreezeRequest) String() string {
 func (*UnfreezeRequest) ProtoMessage() {}
 
 func (x *UnfreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[38]
+	mi := &file_remora_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3450,7 @@ func (x *UnfreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfreezeRequest.ProtoReflect.Descriptor instead.
 func (*UnfreezeRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UnfreezeRequest) GetService() string {
@@ -3151,7 +3469,7 @@ type UnfreezeResponse struct {
 
 func (x *UnfreezeResponse) Reset() {
 	*x = UnfreezeResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[39]
+	mi := &file_remora_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3481,7 @@ func (x *UnfreezeResponse) String() string {
 func (*UnfreezeResponse) ProtoMessage() {}
 
 func (x *UnfreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[39]
+	mi := &file_remora_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3494,7 @@ func (x *UnfreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfreezeResponse.ProtoReflect.Descriptor instead.
 func (*UnfreezeResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UnfreezeResponse) GetService() string {
@@ -3196,7 +3514,7 @@ type AcceptRequest struct {
 
 func (x *AcceptRequest) Reset() {
 	*x = AcceptRequest{}
-	mi := &file_remora_v1_control_proto_msgTypes[40]
+	mi := &file_remora_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3526,7 @@ func (x *AcceptRequest) String() string {
 func (*AcceptRequest) ProtoMessage() {}
 
 func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[40]
+	mi := &file_remora_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3539,7 @@ func (x *AcceptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptRequest.ProtoReflect.Descriptor instead.
 func (*AcceptRequest) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AcceptRequest) GetService() string {
@@ -3242,7 +3560,7 @@ type AcceptResponse struct {
 
 func (x *AcceptResponse) Reset() {
 	*x = AcceptResponse{}
-	mi := &file_remora_v1_control_proto_msgTypes[41]
+	mi := &file_remora_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3254,7 +3572,7 @@ func (x *AcceptResponse) String() string {
 func (*AcceptResponse) ProtoMessage() {}
 
 func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_remora_v1_control_proto_msgTypes[41]
+	mi := &file_remora_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3267,7 +3585,7 @@ func (x *AcceptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptResponse.ProtoReflect.Descriptor instead.
 func (*AcceptResponse) Descriptor() ([]byte, []int) {
-	return file_remora_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AcceptResponse) GetService() string {
@@ -3284,6 +3602,467 @@ func (x *AcceptResponse) GetChanges() uint32 {
 	return 0
 }
 
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only events with a greater number than this.
+	After         uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_remora_v1_control_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ListEventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type ListEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order in which they happened.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// How many there were between after and the first of events, and are kept no more.
+	Lost          uint64 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_remora_v1_control_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only events with a greater number than this. With 0, all that are kept.
+	After         uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_remora_v1_control_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *WatchEventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order in which they happened; at most 100 at a time.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// How many there were right before the first of events, and are kept no more.
+	Lost          uint64 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_remora_v1_control_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *WatchEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+// Event is a change of state. The fields that name the object are empty where they do not apply.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event's place among those of this run of the daemon, from 1, without gaps.
+	Number uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// vip, backend, ring, drain, data_plane, attachment, next_hop, health, health_group, hold,
+	// announcement, session, bfd or configuration. There may be others.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Whether an operator should look at it.
+	Warning   bool   `protobuf:"varint,4,opt,name=warning,proto3" json:"warning,omitempty"`
+	Service   string `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"`
+	Vip       string `protobuf:"bytes,6,opt,name=vip,proto3" json:"vip,omitempty"`
+	Real      string `protobuf:"bytes,7,opt,name=real,proto3" json:"real,omitempty"`
+	Source    string `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
+	Peer      string `protobuf:"bytes,9,opt,name=peer,proto3" json:"peer,omitempty"`
+	Interface string `protobuf:"bytes,10,opt,name=interface,proto3" json:"interface,omitempty"`
+	// States, in the words of the kind; docs/metrics.md has them.
+	From string `protobuf:"bytes,11,opt,name=from,proto3" json:"from,omitempty"`
+	To   string `protobuf:"bytes,12,opt,name=to,proto3" json:"to,omitempty"`
+	// Why, for people; may be empty.
+	Cause         string `protobuf:"bytes,13,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_remora_v1_control_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Event) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Event) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetWarning() bool {
+	if x != nil {
+		return x.Warning
+	}
+	return false
+}
+
+func (x *Event) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Event) GetVip() string {
+	if x != nil {
+		return x.Vip
+	}
+	return ""
+}
+
+func (x *Event) GetReal() string {
+	if x != nil {
+		return x.Real
+	}
+	return ""
+}
+
+func (x *Event) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Event) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Event) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Event) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Event) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Event) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A frame from its Ethernet header on; or, if it is empty, a backend is meant.
+	Frame   []byte `protobuf:"bytes,1,opt,name=frame,proto3" json:"frame,omitempty"`
+	Backend string `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
+	// The VIP that the backend is asked of; empty for all.
+	Vip string `protobuf:"bytes,3,opt,name=vip,proto3" json:"vip,omitempty"`
+	// How many examples of packets that reach the backend, at most, for each VIP; 0 to 1000.
+	Examples      uint32 `protobuf:"varint,4,opt,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_remora_v1_control_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ExplainRequest) GetFrame() []byte {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetVip() string {
+	if x != nil {
+		return x.Vip
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetExamples() uint32 {
+	if x != nil {
+		return x.Examples
+	}
+	return 0
+}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report as a JSON document: that of `remora explain -o json`.
+	Report        []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_remora_v1_control_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_remora_v1_control_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_remora_v1_control_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ExplainResponse) GetReport() []byte {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 var File_remora_v1_control_proto protoreflect.FileDescriptor
 
 const file_remora_v1_control_proto_rawDesc = "" +
@@ -3292,7 +4071,7 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\tErrorInfo\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12\x12\n" +
 	"\x04cure\x18\x02 \x01(\tR\x04cure\"\x12\n" +
-	"\x10GetStatusRequest\"\x8f\x03\n" +
+	"\x10GetStatusRequest\"\xfa\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x124\n" +
@@ -3308,7 +4087,21 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\bproblems\x18\b \x03(\v2\x12.remora.v1.ProblemR\bproblems\x12.\n" +
 	"\bservices\x18\t \x03(\v2\x12.remora.v1.ServiceR\bservices\x12 \n" +
 	"\x03bgp\x18\n" +
-	" \x01(\v2\x0e.remora.v1.BGPR\x03bgp\"\xc0\x01\n" +
+	" \x01(\v2\x0e.remora.v1.BGPR\x03bgp\x124\n" +
+	"\ametrics\x18\v \x01(\v2\x1a.remora.v1.MetricsListenerR\ametrics\x123\n" +
+	"\n" +
+	"flow_table\x18\f \x01(\v2\x14.remora.v1.FlowTableR\tflowTable\"k\n" +
+	"\tFlowTable\x12\x1a\n" +
+	"\bcapacity\x18\x01 \x01(\x04R\bcapacity\x12\x14\n" +
+	"\x05flows\x18\x02 \x01(\x04R\x05flows\x12,\n" +
+	"\x06events\x18\x03 \x03(\v2\x14.remora.v1.FlowEventR\x06events\"7\n" +
+	"\tFlowEvent\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"Y\n" +
+	"\x0fMetricsListener\x12\x16\n" +
+	"\x06listen\x18\x01 \x01(\tR\x06listen\x12\x18\n" +
+	"\aserving\x18\x02 \x01(\bR\aserving\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xc0\x01\n" +
 	"\x03BGP\x12\x18\n" +
 	"\adrained\x18\x01 \x01(\bR\adrained\x12?\n" +
 	"\rdrained_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\fdrainedSince\x121\n" +
@@ -3344,7 +4137,7 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\x04text\x18\x04 \x01(\tR\x04text\"A\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\"\n" +
-	"\x04vips\x18\x02 \x03(\v2\x0e.remora.v1.VIPR\x04vips\"\x9c\x02\n" +
+	"\x04vips\x18\x02 \x03(\v2\x0e.remora.v1.VIPR\x04vips\"\xb6\x02\n" +
 	"\x03VIP\x12\x10\n" +
 	"\x03vip\x18\x01 \x01(\tR\x03vip\x12\x1b\n" +
 	"\tring_size\x18\x02 \x01(\rR\bringSize\x120\n" +
@@ -3352,7 +4145,8 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\tflow_mode\x18\x04 \x01(\x0e2\x13.remora.v1.FlowModeR\bflowMode\x12+\n" +
 	"\x05slots\x18\x05 \x01(\v2\x15.remora.v1.SlotCountsR\x05slots\x12%\n" +
 	"\x05reals\x18\x06 \x03(\v2\x0f.remora.v1.RealR\x05reals\x12.\n" +
-	"\x06health\x18\a \x01(\v2\x16.remora.v1.HealthGroupR\x06health\"\x92\x01\n" +
+	"\x06health\x18\a \x01(\v2\x16.remora.v1.HealthGroupR\x06health\x12\x18\n" +
+	"\aoptions\x18\b \x03(\tR\aoptions\"\x92\x01\n" +
 	"\vHealthGroup\x12\x18\n" +
 	"\achecked\x18\x01 \x01(\rR\achecked\x12\x18\n" +
 	"\ahealthy\x18\x02 \x01(\rR\ahealthy\x12\x1b\n" +
@@ -3364,7 +4158,7 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\x06stable\x18\x01 \x01(\rR\x06stable\x12\x16\n" +
 	"\x06moving\x18\x02 \x01(\rR\x06moving\x12\x1a\n" +
 	"\bsettling\x18\x03 \x01(\rR\bsettling\x12\x1c\n" +
-	"\tlingering\x18\x04 \x01(\rR\tlingering\"\xdc\x03\n" +
+	"\tlingering\x18\x04 \x01(\rR\tlingering\"\x91\x04\n" +
 	"\x04Real\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x16\n" +
@@ -3380,7 +4174,9 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\apackets\x18\v \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12-\n" +
 	"\bnext_hop\x18\r \x01(\v2\x12.remora.v1.NextHopR\anextHop\x12)\n" +
-	"\x06health\x18\x0e \x01(\v2\x11.remora.v1.HealthR\x06health\"\xbd\x02\n" +
+	"\x06health\x18\x0e \x01(\v2\x11.remora.v1.HealthR\x06health\x12\x1b\n" +
+	"\tserver_id\x18\x0f \x01(\rR\bserverId\x12\x16\n" +
+	"\x06routed\x18\x10 \x01(\bR\x06routed\"\xbd\x02\n" +
 	"\x06Health\x12,\n" +
 	"\x05local\x18\x01 \x01(\x0e2\x16.remora.v1.HealthStateR\x05local\x120\n" +
 	"\aoutside\x18\x02 \x01(\x0e2\x16.remora.v1.HealthStateR\aoutside\x120\n" +
@@ -3428,6 +4224,9 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\x03vip\x18\x01 \x01(\tR\x03vip\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\"F\n" +
 	"\x12WatchDrainResponse\x120\n" +
+	"\x06drains\x18\x01 \x03(\v2\x18.remora.v1.DrainProgressR\x06drains\"\x13\n" +
+	"\x11ListDrainsRequest\"F\n" +
+	"\x12ListDrainsResponse\x120\n" +
 	"\x06drains\x18\x01 \x03(\v2\x18.remora.v1.DrainProgressR\x06drains\"\x12\n" +
 	"\x10DrainNodeRequest\"\x13\n" +
 	"\x11DrainNodeResponse\"\x14\n" +
@@ -3481,7 +4280,39 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"D\n" +
 	"\x0eAcceptResponse\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
-	"\achanges\x18\x02 \x01(\rR\achanges*\xc1\x01\n" +
+	"\achanges\x18\x02 \x01(\rR\achanges\")\n" +
+	"\x11ListEventsRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\"R\n" +
+	"\x12ListEventsResponse\x12(\n" +
+	"\x06events\x18\x01 \x03(\v2\x10.remora.v1.EventR\x06events\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"*\n" +
+	"\x12WatchEventsRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\"S\n" +
+	"\x13WatchEventsResponse\x12(\n" +
+	"\x06events\x18\x01 \x03(\v2\x10.remora.v1.EventR\x06events\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xbd\x02\n" +
+	"\x05Event\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x18\n" +
+	"\awarning\x18\x04 \x01(\bR\awarning\x12\x18\n" +
+	"\aservice\x18\x05 \x01(\tR\aservice\x12\x10\n" +
+	"\x03vip\x18\x06 \x01(\tR\x03vip\x12\x12\n" +
+	"\x04real\x18\a \x01(\tR\x04real\x12\x16\n" +
+	"\x06source\x18\b \x01(\tR\x06source\x12\x12\n" +
+	"\x04peer\x18\t \x01(\tR\x04peer\x12\x1c\n" +
+	"\tinterface\x18\n" +
+	" \x01(\tR\tinterface\x12\x12\n" +
+	"\x04from\x18\v \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\f \x01(\tR\x02to\x12\x14\n" +
+	"\x05cause\x18\r \x01(\tR\x05cause\"n\n" +
+	"\x0eExplainRequest\x12\x14\n" +
+	"\x05frame\x18\x01 \x01(\fR\x05frame\x12\x18\n" +
+	"\abackend\x18\x02 \x01(\tR\abackend\x12\x10\n" +
+	"\x03vip\x18\x03 \x01(\tR\x03vip\x12\x1a\n" +
+	"\bexamples\x18\x04 \x01(\rR\bexamples\")\n" +
+	"\x0fExplainResponse\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report*\xc1\x01\n" +
 	"\rAnnounceState\x12\x1e\n" +
 	"\x1aANNOUNCE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ANNOUNCE_STATE_WITHDRAWN\x10\x01\x12\x1a\n" +
@@ -3508,11 +4339,12 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14HEALTH_STATE_UNKNOWN\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_STATE_UP\x10\x02\x12\x15\n" +
-	"\x11HEALTH_STATE_DOWN\x10\x03*]\n" +
+	"\x11HEALTH_STATE_DOWN\x10\x03*v\n" +
 	"\rEncapsulation\x12\x1d\n" +
 	"\x19ENCAPSULATION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ENCAPSULATION_IPIP\x10\x01\x12\x15\n" +
-	"\x11ENCAPSULATION_GUE\x10\x02*e\n" +
+	"\x11ENCAPSULATION_GUE\x10\x02\x12\x17\n" +
+	"\x13ENCAPSULATION_LOCAL\x10\x03*e\n" +
 	"\aRealUse\x12\x18\n" +
 	"\x14REAL_USE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fREAL_USE_ACTIVE\x10\x01\x12\x15\n" +
@@ -3531,13 +4363,15 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\x13DRAIN_STATE_RUNNING\x10\x01\x12\x14\n" +
 	"\x10DRAIN_STATE_DONE\x10\x02\x12\x17\n" +
 	"\x13DRAIN_STATE_EXPIRED\x10\x03\x12\x15\n" +
-	"\x11DRAIN_STATE_ENDED\x10\x042\xfa\x06\n" +
+	"\x11DRAIN_STATE_ENDED\x10\x042\xb1\t\n" +
 	"\aControl\x12K\n" +
 	"\tGetStatus\x12\x1b.remora.v1.GetStatusRequest\x1a\x1c.remora.v1.GetStatusResponse\"\x03\x90\x02\x01\x12?\n" +
 	"\x05Drain\x12\x17.remora.v1.DrainRequest\x1a\x18.remora.v1.DrainResponse\"\x03\x90\x02\x02\x12E\n" +
 	"\aUndrain\x12\x19.remora.v1.UndrainRequest\x1a\x1a.remora.v1.UndrainResponse\"\x03\x90\x02\x02\x12K\n" +
 	"\n" +
-	"WatchDrain\x12\x1c.remora.v1.WatchDrainRequest\x1a\x1d.remora.v1.WatchDrainResponse0\x01\x12K\n" +
+	"WatchDrain\x12\x1c.remora.v1.WatchDrainRequest\x1a\x1d.remora.v1.WatchDrainResponse0\x01\x12N\n" +
+	"\n" +
+	"ListDrains\x12\x1c.remora.v1.ListDrainsRequest\x1a\x1d.remora.v1.ListDrainsResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\tDrainNode\x12\x1b.remora.v1.DrainNodeRequest\x1a\x1c.remora.v1.DrainNodeResponse\"\x03\x90\x02\x02\x12Q\n" +
 	"\vUndrainNode\x12\x1d.remora.v1.UndrainNodeRequest\x1a\x1e.remora.v1.UndrainNodeResponse\"\x03\x90\x02\x02\x12N\n" +
 	"\vExportState\x12\x1d.remora.v1.ExportStateRequest\x1a\x1e.remora.v1.ExportStateResponse0\x01\x12N\n" +
@@ -3545,7 +4379,11 @@ const file_remora_v1_control_proto_rawDesc = "" +
 	"\aGetHeld\x12\x19.remora.v1.GetHeldRequest\x1a\x1a.remora.v1.GetHeldResponse\"\x03\x90\x02\x01\x12B\n" +
 	"\x06Freeze\x12\x18.remora.v1.FreezeRequest\x1a\x19.remora.v1.FreezeResponse\"\x03\x90\x02\x02\x12C\n" +
 	"\bUnfreeze\x12\x1a.remora.v1.UnfreezeRequest\x1a\x1b.remora.v1.UnfreezeResponse\x12=\n" +
-	"\x06Accept\x12\x18.remora.v1.AcceptRequest\x1a\x19.remora.v1.AcceptResponseB7Z5github.com/remora-lb/remora/lb/api/remora/v1;remorav1b\x06proto3"
+	"\x06Accept\x12\x18.remora.v1.AcceptRequest\x1a\x19.remora.v1.AcceptResponse\x12N\n" +
+	"\n" +
+	"ListEvents\x12\x1c.remora.v1.ListEventsRequest\x1a\x1d.remora.v1.ListEventsResponse\"\x03\x90\x02\x01\x12N\n" +
+	"\vWatchEvents\x12\x1d.remora.v1.WatchEventsRequest\x1a\x1e.remora.v1.WatchEventsResponse0\x01\x12E\n" +
+	"\aExplain\x12\x19.remora.v1.ExplainRequest\x1a\x1a.remora.v1.ExplainResponse\"\x03\x90\x02\x01B7Z5github.com/remora-lb/remora/lb/api/remora/v1;remorav1b\x06proto3"
 
 var (
 	file_remora_v1_control_proto_rawDescOnce sync.Once
@@ -3560,7 +4398,7 @@ func file_remora_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_remora_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_remora_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_remora_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_remora_v1_control_proto_goTypes = []any{
 	(AnnounceState)(0),            // 0: remora.v1.AnnounceState
 	(Mode)(0),                     // 1: remora.v1.Mode
@@ -3574,121 +4412,148 @@ var file_remora_v1_control_proto_goTypes = []any{
 	(*ErrorInfo)(nil),             // 9: remora.v1.ErrorInfo
 	(*GetStatusRequest)(nil),      // 10: remora.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 11: remora.v1.GetStatusResponse
-	(*BGP)(nil),                   // 12: remora.v1.BGP
-	(*BGPSession)(nil),            // 13: remora.v1.BGPSession
-	(*Announcement)(nil),          // 14: remora.v1.Announcement
-	(*Interface)(nil),             // 15: remora.v1.Interface
-	(*Problem)(nil),               // 16: remora.v1.Problem
-	(*Service)(nil),               // 17: remora.v1.Service
-	(*VIP)(nil),                   // 18: remora.v1.VIP
-	(*HealthGroup)(nil),           // 19: remora.v1.HealthGroup
-	(*SlotCounts)(nil),            // 20: remora.v1.SlotCounts
-	(*Real)(nil),                  // 21: remora.v1.Real
-	(*Health)(nil),                // 22: remora.v1.Health
-	(*Absence)(nil),               // 23: remora.v1.Absence
-	(*NextHop)(nil),               // 24: remora.v1.NextHop
-	(*DrainRequest)(nil),          // 25: remora.v1.DrainRequest
-	(*DrainResponse)(nil),         // 26: remora.v1.DrainResponse
-	(*DrainProgress)(nil),         // 27: remora.v1.DrainProgress
-	(*UndrainRequest)(nil),        // 28: remora.v1.UndrainRequest
-	(*UndrainResponse)(nil),       // 29: remora.v1.UndrainResponse
-	(*WatchDrainRequest)(nil),     // 30: remora.v1.WatchDrainRequest
-	(*WatchDrainResponse)(nil),    // 31: remora.v1.WatchDrainResponse
-	(*DrainNodeRequest)(nil),      // 32: remora.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),     // 33: remora.v1.DrainNodeResponse
-	(*UndrainNodeRequest)(nil),    // 34: remora.v1.UndrainNodeRequest
-	(*UndrainNodeResponse)(nil),   // 35: remora.v1.UndrainNodeResponse
-	(*ExportStateRequest)(nil),    // 36: remora.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),   // 37: remora.v1.ExportStateResponse
-	(*ImportStateRequest)(nil),    // 38: remora.v1.ImportStateRequest
-	(*ImportStateResponse)(nil),   // 39: remora.v1.ImportStateResponse
-	(*GetHeldRequest)(nil),        // 40: remora.v1.GetHeldRequest
-	(*GetHeldResponse)(nil),       // 41: remora.v1.GetHeldResponse
-	(*Hold)(nil),                  // 42: remora.v1.Hold
-	(*Refusal)(nil),               // 43: remora.v1.Refusal
-	(*RuleCount)(nil),             // 44: remora.v1.RuleCount
-	(*FreezeRequest)(nil),         // 45: remora.v1.FreezeRequest
-	(*FreezeResponse)(nil),        // 46: remora.v1.FreezeResponse
-	(*UnfreezeRequest)(nil),       // 47: remora.v1.UnfreezeRequest
-	(*UnfreezeResponse)(nil),      // 48: remora.v1.UnfreezeResponse
-	(*AcceptRequest)(nil),         // 49: remora.v1.AcceptRequest
-	(*AcceptResponse)(nil),        // 50: remora.v1.AcceptResponse
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
+	(*FlowTable)(nil),             // 12: remora.v1.FlowTable
+	(*FlowEvent)(nil),             // 13: remora.v1.FlowEvent
+	(*MetricsListener)(nil),       // 14: remora.v1.MetricsListener
+	(*BGP)(nil),                   // 15: remora.v1.BGP
+	(*BGPSession)(nil),            // 16: remora.v1.BGPSession
+	(*Announcement)(nil),          // 17: remora.v1.Announcement
+	(*Interface)(nil),             // 18: remora.v1.Interface
+	(*Problem)(nil),               // 19: remora.v1.Problem
+	(*Service)(nil),               // 20: remora.v1.Service
+	(*VIP)(nil),                   // 21: remora.v1.VIP
+	(*HealthGroup)(nil),           // 22: remora.v1.HealthGroup
+	(*SlotCounts)(nil),            // 23: remora.v1.SlotCounts
+	(*Real)(nil),                  // 24: remora.v1.Real
+	(*Health)(nil),                // 25: remora.v1.Health
+	(*Absence)(nil),               // 26: remora.v1.Absence
+	(*NextHop)(nil),               // 27: remora.v1.NextHop
+	(*DrainRequest)(nil),          // 28: remora.v1.DrainRequest
+	(*DrainResponse)(nil),         // 29: remora.v1.DrainResponse
+	(*DrainProgress)(nil),         // 30: remora.v1.DrainProgress
+	(*UndrainRequest)(nil),        // 31: remora.v1.UndrainRequest
+	(*UndrainResponse)(nil),       // 32: remora.v1.UndrainResponse
+	(*WatchDrainRequest)(nil),     // 33: remora.v1.WatchDrainRequest
+	(*WatchDrainResponse)(nil),    // 34: remora.v1.WatchDrainResponse
+	(*ListDrainsRequest)(nil),     // 35: remora.v1.ListDrainsRequest
+	(*ListDrainsResponse)(nil),    // 36: remora.v1.ListDrainsResponse
+	(*DrainNodeRequest)(nil),      // 37: remora.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),     // 38: remora.v1.DrainNodeResponse
+	(*UndrainNodeRequest)(nil),    // 39: remora.v1.UndrainNodeRequest
+	(*UndrainNodeResponse)(nil),   // 40: remora.v1.UndrainNodeResponse
+	(*ExportStateRequest)(nil),    // 41: remora.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),   // 42: remora.v1.ExportStateResponse
+	(*ImportStateRequest)(nil),    // 43: remora.v1.ImportStateRequest
+	(*ImportStateResponse)(nil),   // 44: remora.v1.ImportStateResponse
+	(*GetHeldRequest)(nil),        // 45: remora.v1.GetHeldRequest
+	(*GetHeldResponse)(nil),       // 46: remora.v1.GetHeldResponse
+	(*Hold)(nil),                  // 47: remora.v1.Hold
+	(*Refusal)(nil),               // 48: remora.v1.Refusal
+	(*RuleCount)(nil),             // 49: remora.v1.RuleCount
+	(*FreezeRequest)(nil),         // 50: remora.v1.FreezeRequest
+	(*FreezeResponse)(nil),        // 51: remora.v1.FreezeResponse
+	(*UnfreezeRequest)(nil),       // 52: remora.v1.UnfreezeRequest
+	(*UnfreezeResponse)(nil),      // 53: remora.v1.UnfreezeResponse
+	(*AcceptRequest)(nil),         // 54: remora.v1.AcceptRequest
+	(*AcceptResponse)(nil),        // 55: remora.v1.AcceptResponse
+	(*ListEventsRequest)(nil),     // 56: remora.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 57: remora.v1.ListEventsResponse
+	(*WatchEventsRequest)(nil),    // 58: remora.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 59: remora.v1.WatchEventsResponse
+	(*Event)(nil),                 // 60: remora.v1.Event
+	(*ExplainRequest)(nil),        // 61: remora.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 62: remora.v1.ExplainResponse
+	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 64: google.protobuf.Duration
 }
 var file_remora_v1_control_proto_depIdxs = []int32{
-	15, // 0: remora.v1.GetStatusResponse.interfaces:type_name -> remora.v1.Interface
-	51, // 1: remora.v1.GetStatusResponse.last_apply:type_name -> google.protobuf.Timestamp
-	16, // 2: remora.v1.GetStatusResponse.problems:type_name -> remora.v1.Problem
-	17, // 3: remora.v1.GetStatusResponse.services:type_name -> remora.v1.Service
-	12, // 4: remora.v1.GetStatusResponse.bgp:type_name -> remora.v1.BGP
-	51, // 5: remora.v1.BGP.drained_since:type_name -> google.protobuf.Timestamp
-	13, // 6: remora.v1.BGP.sessions:type_name -> remora.v1.BGPSession
-	14, // 7: remora.v1.BGP.vips:type_name -> remora.v1.Announcement
-	51, // 8: remora.v1.BGPSession.since:type_name -> google.protobuf.Timestamp
-	51, // 9: remora.v1.BGPSession.last_error_at:type_name -> google.protobuf.Timestamp
-	0,  // 10: remora.v1.Announcement.state:type_name -> remora.v1.AnnounceState
-	51, // 11: remora.v1.Announcement.since:type_name -> google.protobuf.Timestamp
-	1,  // 12: remora.v1.Interface.mode:type_name -> remora.v1.Mode
-	18, // 13: remora.v1.Service.vips:type_name -> remora.v1.VIP
-	2,  // 14: remora.v1.VIP.ring_hash:type_name -> remora.v1.RingHash
-	3,  // 15: remora.v1.VIP.flow_mode:type_name -> remora.v1.FlowMode
-	20, // 16: remora.v1.VIP.slots:type_name -> remora.v1.SlotCounts
-	21, // 17: remora.v1.VIP.reals:type_name -> remora.v1.Real
-	19, // 18: remora.v1.VIP.health:type_name -> remora.v1.HealthGroup
-	5,  // 19: remora.v1.Real.encapsulation:type_name -> remora.v1.Encapsulation
-	6,  // 20: remora.v1.Real.use:type_name -> remora.v1.RealUse
-	23, // 21: remora.v1.Real.absence:type_name -> remora.v1.Absence
-	24, // 22: remora.v1.Real.next_hop:type_name -> remora.v1.NextHop
-	22, // 23: remora.v1.Real.health:type_name -> remora.v1.Health
-	4,  // 24: remora.v1.Health.local:type_name -> remora.v1.HealthState
-	4,  // 25: remora.v1.Health.outside:type_name -> remora.v1.HealthState
-	51, // 26: remora.v1.Health.since:type_name -> google.protobuf.Timestamp
-	7,  // 27: remora.v1.Absence.cause:type_name -> remora.v1.Cause
-	51, // 28: remora.v1.Absence.since:type_name -> google.protobuf.Timestamp
-	51, // 29: remora.v1.Absence.until:type_name -> google.protobuf.Timestamp
-	52, // 30: remora.v1.DrainRequest.timeout:type_name -> google.protobuf.Duration
-	27, // 31: remora.v1.DrainResponse.drains:type_name -> remora.v1.DrainProgress
-	8,  // 32: remora.v1.DrainProgress.state:type_name -> remora.v1.DrainState
-	51, // 33: remora.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	51, // 34: remora.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
-	27, // 35: remora.v1.WatchDrainResponse.drains:type_name -> remora.v1.DrainProgress
-	42, // 36: remora.v1.GetHeldResponse.holds:type_name -> remora.v1.Hold
-	43, // 37: remora.v1.GetHeldResponse.refusals:type_name -> remora.v1.Refusal
-	44, // 38: remora.v1.GetHeldResponse.rules:type_name -> remora.v1.RuleCount
-	51, // 39: remora.v1.Hold.since:type_name -> google.protobuf.Timestamp
-	51, // 40: remora.v1.Hold.until:type_name -> google.protobuf.Timestamp
-	52, // 41: remora.v1.FreezeRequest.duration:type_name -> google.protobuf.Duration
-	51, // 42: remora.v1.FreezeResponse.until:type_name -> google.protobuf.Timestamp
-	10, // 43: remora.v1.Control.GetStatus:input_type -> remora.v1.GetStatusRequest
-	25, // 44: remora.v1.Control.Drain:input_type -> remora.v1.DrainRequest
-	28, // 45: remora.v1.Control.Undrain:input_type -> remora.v1.UndrainRequest
-	30, // 46: remora.v1.Control.WatchDrain:input_type -> remora.v1.WatchDrainRequest
-	32, // 47: remora.v1.Control.DrainNode:input_type -> remora.v1.DrainNodeRequest
-	34, // 48: remora.v1.Control.UndrainNode:input_type -> remora.v1.UndrainNodeRequest
-	36, // 49: remora.v1.Control.ExportState:input_type -> remora.v1.ExportStateRequest
-	38, // 50: remora.v1.Control.ImportState:input_type -> remora.v1.ImportStateRequest
-	40, // 51: remora.v1.Control.GetHeld:input_type -> remora.v1.GetHeldRequest
-	45, // 52: remora.v1.Control.Freeze:input_type -> remora.v1.FreezeRequest
-	47, // 53: remora.v1.Control.Unfreeze:input_type -> remora.v1.UnfreezeRequest
-	49, // 54: remora.v1.Control.Accept:input_type -> remora.v1.AcceptRequest
-	11, // 55: remora.v1.Control.GetStatus:output_type -> remora.v1.GetStatusResponse
-	26, // 56: remora.v1.Control.Drain:output_type -> remora.v1.DrainResponse
-	29, // 57: remora.v1.Control.Undrain:output_type -> remora.v1.UndrainResponse
-	31, // 58: remora.v1.Control.WatchDrain:output_type -> remora.v1.WatchDrainResponse
-	33, // 59: remora.v1.Control.DrainNode:output_type -> remora.v1.DrainNodeResponse
-	35, // 60: remora.v1.Control.UndrainNode:output_type -> remora.v1.UndrainNodeResponse
-	37, // 61: remora.v1.Control.ExportState:output_type -> remora.v1.ExportStateResponse
-	39, // 62: remora.v1.Control.ImportState:output_type -> remora.v1.ImportStateResponse
-	41, // 63: remora.v1.Control.GetHeld:output_type -> remora.v1.GetHeldResponse
-	46, // 64: remora.v1.Control.Freeze:output_type -> remora.v1.FreezeResponse
-	48, // 65: remora.v1.Control.Unfreeze:output_type -> remora.v1.UnfreezeResponse
-	50, // 66: remora.v1.Control.Accept:output_type -> remora.v1.AcceptResponse
-	55, // [55:67] is the sub-list for method output_type
-	43, // [43:55] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	18, // 0: remora.v1.GetStatusResponse.interfaces:type_name -> remora.v1.Interface
+	63, // 1: remora.v1.GetStatusResponse.last_apply:type_name -> google.protobuf.Timestamp
+	19, // 2: remora.v1.GetStatusResponse.problems:type_name -> remora.v1.Problem
+	20, // 3: remora.v1.GetStatusResponse.services:type_name -> remora.v1.Service
+	15, // 4: remora.v1.GetStatusResponse.bgp:type_name -> remora.v1.BGP
+	14, // 5: remora.v1.GetStatusResponse.metrics:type_name -> remora.v1.MetricsListener
+	12, // 6: remora.v1.GetStatusResponse.flow_table:type_name -> remora.v1.FlowTable
+	13, // 7: remora.v1.FlowTable.events:type_name -> remora.v1.FlowEvent
+	63, // 8: remora.v1.BGP.drained_since:type_name -> google.protobuf.Timestamp
+	16, // 9: remora.v1.BGP.sessions:type_name -> remora.v1.BGPSession
+	17, // 10: remora.v1.BGP.vips:type_name -> remora.v1.Announcement
+	63, // 11: remora.v1.BGPSession.since:type_name -> google.protobuf.Timestamp
+	63, // 12: remora.v1.BGPSession.last_error_at:type_name -> google.protobuf.Timestamp
+	0,  // 13: remora.v1.Announcement.state:type_name -> remora.v1.AnnounceState
+	63, // 14: remora.v1.Announcement.since:type_name -> google.protobuf.Timestamp
+	1,  // 15: remora.v1.Interface.mode:type_name -> remora.v1.Mode
+	21, // 16: remora.v1.Service.vips:type_name -> remora.v1.VIP
+	2,  // 17: remora.v1.VIP.ring_hash:type_name -> remora.v1.RingHash
+	3,  // 18: remora.v1.VIP.flow_mode:type_name -> remora.v1.FlowMode
+	23, // 19: remora.v1.VIP.slots:type_name -> remora.v1.SlotCounts
+	24, // 20: remora.v1.VIP.reals:type_name -> remora.v1.Real
+	22, // 21: remora.v1.VIP.health:type_name -> remora.v1.HealthGroup
+	5,  // 22: remora.v1.Real.encapsulation:type_name -> remora.v1.Encapsulation
+	6,  // 23: remora.v1.Real.use:type_name -> remora.v1.RealUse
+	26, // 24: remora.v1.Real.absence:type_name -> remora.v1.Absence
+	27, // 25: remora.v1.Real.next_hop:type_name -> remora.v1.NextHop
+	25, // 26: remora.v1.Real.health:type_name -> remora.v1.Health
+	4,  // 27: remora.v1.Health.local:type_name -> remora.v1.HealthState
+	4,  // 28: remora.v1.Health.outside:type_name -> remora.v1.HealthState
+	63, // 29: remora.v1.Health.since:type_name -> google.protobuf.Timestamp
+	7,  // 30: remora.v1.Absence.cause:type_name -> remora.v1.Cause
+	63, // 31: remora.v1.Absence.since:type_name -> google.protobuf.Timestamp
+	63, // 32: remora.v1.Absence.until:type_name -> google.protobuf.Timestamp
+	64, // 33: remora.v1.DrainRequest.timeout:type_name -> google.protobuf.Duration
+	30, // 34: remora.v1.DrainResponse.drains:type_name -> remora.v1.DrainProgress
+	8,  // 35: remora.v1.DrainProgress.state:type_name -> remora.v1.DrainState
+	63, // 36: remora.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	63, // 37: remora.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	30, // 38: remora.v1.WatchDrainResponse.drains:type_name -> remora.v1.DrainProgress
+	30, // 39: remora.v1.ListDrainsResponse.drains:type_name -> remora.v1.DrainProgress
+	47, // 40: remora.v1.GetHeldResponse.holds:type_name -> remora.v1.Hold
+	48, // 41: remora.v1.GetHeldResponse.refusals:type_name -> remora.v1.Refusal
+	49, // 42: remora.v1.GetHeldResponse.rules:type_name -> remora.v1.RuleCount
+	63, // 43: remora.v1.Hold.since:type_name -> google.protobuf.Timestamp
+	63, // 44: remora.v1.Hold.until:type_name -> google.protobuf.Timestamp
+	64, // 45: remora.v1.FreezeRequest.duration:type_name -> google.protobuf.Duration
+	63, // 46: remora.v1.FreezeResponse.until:type_name -> google.protobuf.Timestamp
+	60, // 47: remora.v1.ListEventsResponse.events:type_name -> remora.v1.Event
+	60, // 48: remora.v1.WatchEventsResponse.events:type_name -> remora.v1.Event
+	63, // 49: remora.v1.Event.at:type_name -> google.protobuf.Timestamp
+	10, // 50: remora.v1.Control.GetStatus:input_type -> remora.v1.GetStatusRequest
+	28, // 51: remora.v1.Control.Drain:input_type -> remora.v1.DrainRequest
+	31, // 52: remora.v1.Control.Undrain:input_type -> remora.v1.UndrainRequest
+	33, // 53: remora.v1.Control.WatchDrain:input_type -> remora.v1.WatchDrainRequest
+	35, // 54: remora.v1.Control.ListDrains:input_type -> remora.v1.ListDrainsRequest
+	37, // 55: remora.v1.Control.DrainNode:input_type -> remora.v1.DrainNodeRequest
+	39, // 56: remora.v1.Control.UndrainNode:input_type -> remora.v1.UndrainNodeRequest
+	41, // 57: remora.v1.Control.ExportState:input_type -> remora.v1.ExportStateRequest
+	43, // 58: remora.v1.Control.ImportState:input_type -> remora.v1.ImportStateRequest
+	45, // 59: remora.v1.Control.GetHeld:input_type -> remora.v1.GetHeldRequest
+	50, // 60: remora.v1.Control.Freeze:input_type -> remora.v1.FreezeRequest
+	52, // 61: remora.v1.Control.Unfreeze:input_type -> remora.v1.UnfreezeRequest
+	54, // 62: remora.v1.Control.Accept:input_type -> remora.v1.AcceptRequest
+	56, // 63: remora.v1.Control.ListEvents:input_type -> remora.v1.ListEventsRequest
+	58, // 64: remora.v1.Control.WatchEvents:input_type -> remora.v1.WatchEventsRequest
+	61, // 65: remora.v1.Control.Explain:input_type -> remora.v1.ExplainRequest
+	11, // 66: remora.v1.Control.GetStatus:output_type -> remora.v1.GetStatusResponse
+	29, // 67: remora.v1.Control.Drain:output_type -> remora.v1.DrainResponse
+	32, // 68: remora.v1.Control.Undrain:output_type -> remora.v1.UndrainResponse
+	34, // 69: remora.v1.Control.WatchDrain:output_type -> remora.v1.WatchDrainResponse
+	36, // 70: remora.v1.Control.ListDrains:output_type -> remora.v1.ListDrainsResponse
+	38, // 71: remora.v1.Control.DrainNode:output_type -> remora.v1.DrainNodeResponse
+	40, // 72: remora.v1.Control.UndrainNode:output_type -> remora.v1.UndrainNodeResponse
+	42, // 73: remora.v1.Control.ExportState:output_type -> remora.v1.ExportStateResponse
+	44, // 74: remora.v1.Control.ImportState:output_type -> remora.v1.ImportStateResponse
+	46, // 75: remora.v1.Control.GetHeld:output_type -> remora.v1.GetHeldResponse
+	51, // 76: remora.v1.Control.Freeze:output_type -> remora.v1.FreezeResponse
+	53, // 77: remora.v1.Control.Unfreeze:output_type -> remora.v1.UnfreezeResponse
+	55, // 78: remora.v1.Control.Accept:output_type -> remora.v1.AcceptResponse
+	57, // 79: remora.v1.Control.ListEvents:output_type -> remora.v1.ListEventsResponse
+	59, // 80: remora.v1.Control.WatchEvents:output_type -> remora.v1.WatchEventsResponse
+	62, // 81: remora.v1.Control.Explain:output_type -> remora.v1.ExplainResponse
+	66, // [66:82] is the sub-list for method output_type
+	50, // [50:66] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_remora_v1_control_proto_init() }
@@ -3702,7 +4567,7 @@ func file_remora_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_remora_v1_control_proto_rawDesc), len(file_remora_v1_control_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   42,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -54,6 +54,8 @@ const (
 	ControlUndrainProcedure = "/remora.v1.Control/Undrain"
 	// ControlWatchDrainProcedure is the fully-qualified name of the Control's WatchDrain RPC.
 	ControlWatchDrainProcedure = "/remora.v1.Control/WatchDrain"
+	// ControlListDrainsProcedure is the fully-qualified name of the Control's ListDrains RPC.
+	ControlListDrainsProcedure = "/remora.v1.Control/ListDrains"
 	// ControlDrainNodeProcedure is the fully-qualified name of the Control's DrainNode RPC.
 	ControlDrainNodeProcedure = "/remora.v1.Control/DrainNode"
 	// ControlUndrainNodeProcedure is the fully-qualified name of the Control's UndrainNode RPC.
@@ -70,6 +72,12 @@ const (
 	ControlUnfreezeProcedure = "/remora.v1.Control/Unfreeze"
 	// ControlAcceptProcedure is the fully-qualified name of the Control's Accept RPC.
 	ControlAcceptProcedure = "/remora.v1.Control/Accept"
+	// ControlListEventsProcedure is the fully-qualified name of the Control's ListEvents RPC.
+	ControlListEventsProcedure = "/remora.v1.Control/ListEvents"
+	// ControlWatchEventsProcedure is the fully-qualified name of the Control's WatchEvents RPC.
+	ControlWatchEventsProcedure = "/remora.v1.Control/WatchEvents"
+	// ControlExplainProcedure is the fully-qualified name of the Control's Explain RPC.
+	ControlExplainProcedure = "/remora.v1.Control/Explain"
 )
 
 // ControlClient is a client for the remora.v1.Control service.
@@ -85,6 +93,9 @@ type ControlClient interface {
 	// WatchDrain tells of the drains of a backend: at once, then at each change, at most once a second
 	// or so. It ends when none of them is running any more.
 	WatchDrain(context.Context, *connect.Request[v1.WatchDrainRequest]) (*connect.ServerStreamForClient[v1.WatchDrainResponse], error)
+	// ListDrains tells of all drains, as of now: also of those that are done or whose deadline has come,
+	// since they last until Undrain.
+	ListDrains(context.Context, *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error)
 	// DrainNode takes the balancer out: its VIPs are announced with the attributes of draining ones for a
 	// while, then withdrawn. They are served until no packet can come any more. It lasts over restarts.
 	// failed_precondition if there is no BGP.
@@ -107,6 +118,14 @@ type ControlClient interface {
 	Unfreeze(context.Context, *connect.Request[v1.UnfreezeRequest]) (*connect.Response[v1.UnfreezeResponse], error)
 	// Accept lets through all changes of a service that are held back now.
 	Accept(context.Context, *connect.Request[v1.AcceptRequest]) (*connect.Response[v1.AcceptResponse], error)
+	// ListEvents gives the latest changes of state, about a thousand.
+	ListEvents(context.Context, *connect.Request[v1.ListEventsRequest]) (*connect.Response[v1.ListEventsResponse], error)
+	// WatchEvents gives those that are kept, then each as it comes, until the caller or the daemon ends it.
+	// A caller that is slower than they come loses some, and is told how many.
+	WatchEvents(context.Context, *connect.Request[v1.WatchEventsRequest]) (*connect.ServerStreamForClient[v1.WatchEventsResponse], error)
+	// Explain tells what becomes of a packet and why, or which flows reach a backend. It changes nothing.
+	// not_found if there is no such backend.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 }
 
 // NewControlClient constructs a client for the remora.v1.Control service. By default, it uses the
@@ -145,6 +164,13 @@ func NewControlClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			httpClient,
 			baseURL+ControlWatchDrainProcedure,
 			connect.WithSchema(controlMethods.ByName("WatchDrain")),
+			connect.WithClientOptions(opts...),
+		),
+		listDrains: connect.NewClient[v1.ListDrainsRequest, v1.ListDrainsResponse](
+			httpClient,
+			baseURL+ControlListDrainsProcedure,
+			connect.WithSchema(controlMethods.ByName("ListDrains")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 		drainNode: connect.NewClient[v1.DrainNodeRequest, v1.DrainNodeResponse](
@@ -199,6 +225,26 @@ func NewControlClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(controlMethods.ByName("Accept")),
 			connect.WithClientOptions(opts...),
 		),
+		listEvents: connect.NewClient[v1.ListEventsRequest, v1.ListEventsResponse](
+			httpClient,
+			baseURL+ControlListEventsProcedure,
+			connect.WithSchema(controlMethods.ByName("ListEvents")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		watchEvents: connect.NewClient[v1.WatchEventsRequest, v1.WatchEventsResponse](
+			httpClient,
+			baseURL+ControlWatchEventsProcedure,
+			connect.WithSchema(controlMethods.ByName("WatchEvents")),
+			connect.WithClientOptions(opts...),
+		),
+		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
+			httpClient,
+			baseURL+ControlExplainProcedure,
+			connect.WithSchema(controlMethods.ByName("Explain")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -208,6 +254,7 @@ type controlClient struct {
 	drain       *connect.Client[v1.DrainRequest, v1.DrainResponse]
 	undrain     *connect.Client[v1.UndrainRequest, v1.UndrainResponse]
 	watchDrain  *connect.Client[v1.WatchDrainRequest, v1.WatchDrainResponse]
+	listDrains  *connect.Client[v1.ListDrainsRequest, v1.ListDrainsResponse]
 	drainNode   *connect.Client[v1.DrainNodeRequest, v1.DrainNodeResponse]
 	undrainNode *connect.Client[v1.UndrainNodeRequest, v1.UndrainNodeResponse]
 	exportState *connect.Client[v1.ExportStateRequest, v1.ExportStateResponse]
@@ -216,6 +263,9 @@ type controlClient struct {
 	freeze      *connect.Client[v1.FreezeRequest, v1.FreezeResponse]
 	unfreeze    *connect.Client[v1.UnfreezeRequest, v1.UnfreezeResponse]
 	accept      *connect.Client[v1.AcceptRequest, v1.AcceptResponse]
+	listEvents  *connect.Client[v1.ListEventsRequest, v1.ListEventsResponse]
+	watchEvents *connect.Client[v1.WatchEventsRequest, v1.WatchEventsResponse]
+	explain     *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 }
 
 // GetStatus calls remora.v1.Control.GetStatus.
@@ -236,6 +286,11 @@ func (c *controlClient) Undrain(ctx context.Context, req *connect.Request[v1.Und
 // WatchDrain calls remora.v1.Control.WatchDrain.
 func (c *controlClient) WatchDrain(ctx context.Context, req *connect.Request[v1.WatchDrainRequest]) (*connect.ServerStreamForClient[v1.WatchDrainResponse], error) {
 	return c.watchDrain.CallServerStream(ctx, req)
+}
+
+// ListDrains calls remora.v1.Control.ListDrains.
+func (c *controlClient) ListDrains(ctx context.Context, req *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error) {
+	return c.listDrains.CallUnary(ctx, req)
 }
 
 // DrainNode calls remora.v1.Control.DrainNode.
@@ -278,6 +333,21 @@ func (c *controlClient) Accept(ctx context.Context, req *connect.Request[v1.Acce
 	return c.accept.CallUnary(ctx, req)
 }
 
+// ListEvents calls remora.v1.Control.ListEvents.
+func (c *controlClient) ListEvents(ctx context.Context, req *connect.Request[v1.ListEventsRequest]) (*connect.Response[v1.ListEventsResponse], error) {
+	return c.listEvents.CallUnary(ctx, req)
+}
+
+// WatchEvents calls remora.v1.Control.WatchEvents.
+func (c *controlClient) WatchEvents(ctx context.Context, req *connect.Request[v1.WatchEventsRequest]) (*connect.ServerStreamForClient[v1.WatchEventsResponse], error) {
+	return c.watchEvents.CallServerStream(ctx, req)
+}
+
+// Explain calls remora.v1.Control.Explain.
+func (c *controlClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return c.explain.CallUnary(ctx, req)
+}
+
 // ControlHandler is an implementation of the remora.v1.Control service.
 type ControlHandler interface {
 	// GetStatus tells what the data plane has, as of now.
@@ -291,6 +361,9 @@ type ControlHandler interface {
 	// WatchDrain tells of the drains of a backend: at once, then at each change, at most once a second
 	// or so. It ends when none of them is running any more.
 	WatchDrain(context.Context, *connect.Request[v1.WatchDrainRequest], *connect.ServerStream[v1.WatchDrainResponse]) error
+	// ListDrains tells of all drains, as of now: also of those that are done or whose deadline has come,
+	// since they last until Undrain.
+	ListDrains(context.Context, *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error)
 	// DrainNode takes the balancer out: its VIPs are announced with the attributes of draining ones for a
 	// while, then withdrawn. They are served until no packet can come any more. It lasts over restarts.
 	// failed_precondition if there is no BGP.
@@ -313,6 +386,14 @@ type ControlHandler interface {
 	Unfreeze(context.Context, *connect.Request[v1.UnfreezeRequest]) (*connect.Response[v1.UnfreezeResponse], error)
 	// Accept lets through all changes of a service that are held back now.
 	Accept(context.Context, *connect.Request[v1.AcceptRequest]) (*connect.Response[v1.AcceptResponse], error)
+	// ListEvents gives the latest changes of state, about a thousand.
+	ListEvents(context.Context, *connect.Request[v1.ListEventsRequest]) (*connect.Response[v1.ListEventsResponse], error)
+	// WatchEvents gives those that are kept, then each as it comes, until the caller or the daemon ends it.
+	// A caller that is slower than they come loses some, and is told how many.
+	WatchEvents(context.Context, *connect.Request[v1.WatchEventsRequest], *connect.ServerStream[v1.WatchEventsResponse]) error
+	// Explain tells what becomes of a packet and why, or which flows reach a backend. It changes nothing.
+	// not_found if there is no such backend.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 }
 
 // NewControlHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -347,6 +428,13 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 		ControlWatchDrainProcedure,
 		svc.WatchDrain,
 		connect.WithSchema(controlMethods.ByName("WatchDrain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlListDrainsHandler := connect.NewUnaryHandler(
+		ControlListDrainsProcedure,
+		svc.ListDrains,
+		connect.WithSchema(controlMethods.ByName("ListDrains")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	controlDrainNodeHandler := connect.NewUnaryHandler(
@@ -401,6 +489,26 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(controlMethods.ByName("Accept")),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlListEventsHandler := connect.NewUnaryHandler(
+		ControlListEventsProcedure,
+		svc.ListEvents,
+		connect.WithSchema(controlMethods.ByName("ListEvents")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlWatchEventsHandler := connect.NewServerStreamHandler(
+		ControlWatchEventsProcedure,
+		svc.WatchEvents,
+		connect.WithSchema(controlMethods.ByName("WatchEvents")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlExplainHandler := connect.NewUnaryHandler(
+		ControlExplainProcedure,
+		svc.Explain,
+		connect.WithSchema(controlMethods.ByName("Explain")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/remora.v1.Control/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ControlGetStatusProcedure:
@@ -411,6 +519,8 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 			controlUndrainHandler.ServeHTTP(w, r)
 		case ControlWatchDrainProcedure:
 			controlWatchDrainHandler.ServeHTTP(w, r)
+		case ControlListDrainsProcedure:
+			controlListDrainsHandler.ServeHTTP(w, r)
 		case ControlDrainNodeProcedure:
 			controlDrainNodeHandler.ServeHTTP(w, r)
 		case ControlUndrainNodeProcedure:
@@ -427,6 +537,12 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 			controlUnfreezeHandler.ServeHTTP(w, r)
 		case ControlAcceptProcedure:
 			controlAcceptHandler.ServeHTTP(w, r)
+		case ControlListEventsProcedure:
+			controlListEventsHandler.ServeHTTP(w, r)
+		case ControlWatchEventsProcedure:
+			controlWatchEventsHandler.ServeHTTP(w, r)
+		case ControlExplainProcedure:
+			controlExplainHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -450,6 +566,10 @@ func (UnimplementedControlHandler) Undrain(context.Context, *connect.Request[v1.
 
 func (UnimplementedControlHandler) WatchDrain(context.Context, *connect.Request[v1.WatchDrainRequest], *connect.ServerStream[v1.WatchDrainResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("remora.v1.Control.WatchDrain is not implemented"))
+}
+
+func (UnimplementedControlHandler) ListDrains(context.Context, *connect.Request[v1.ListDrainsRequest]) (*connect.Response[v1.ListDrainsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("remora.v1.Control.ListDrains is not implemented"))
 }
 
 func (UnimplementedControlHandler) DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
@@ -482,4 +602,16 @@ func (UnimplementedControlHandler) Unfreeze(context.Context, *connect.Request[v1
 
 func (UnimplementedControlHandler) Accept(context.Context, *connect.Request[v1.AcceptRequest]) (*connect.Response[v1.AcceptResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("remora.v1.Control.Accept is not implemented"))
+}
+
+func (UnimplementedControlHandler) ListEvents(context.Context, *connect.Request[v1.ListEventsRequest]) (*connect.Response[v1.ListEventsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("remora.v1.Control.ListEvents is not implemented"))
+}
+
+func (UnimplementedControlHandler) WatchEvents(context.Context, *connect.Request[v1.WatchEventsRequest], *connect.ServerStream[v1.WatchEventsResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("remora.v1.Control.WatchEvents is not implemented"))
+}
+
+func (UnimplementedControlHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("remora.v1.Control.Explain is not implemented"))
 }
