@@ -147,7 +147,7 @@ static __always_inline enum reason forward_fragment(struct xdp_md *ctx, struct p
 
 static __always_inline enum reason answer_echo(struct xdp_md *ctx, const struct packet *p)
 {
-	if (!vip_has_address(p))
+	if (!vip_has_address(p) || !answer_to_host(ctx, p))
 		return REASON_ICMP;
 	return answer_admits() ? echo_answer(ctx, p) : REASON_ECHO_LIMITED;
 }

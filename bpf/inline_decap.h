@@ -106,7 +106,7 @@ __attribute__((noinline)) int decapsulate(struct xdp_md *ctx, const struct packe
 	behind = decap_behind_ip(p, why);
 	if (behind < 0)
 		return why;
-	action = decap_dst_get(p->dst);
+	action = decap_dst_get(p->dst, p->is_v6);
 	if (action == DECAP_NONE)
 		return why;
 	outer = (p->l4 & 0x3fff) + behind;

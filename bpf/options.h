@@ -126,10 +126,10 @@ static __always_inline __u32 options_select(struct xdp_md *ctx, struct packet *p
 {
 	__u64 word = options_word(vip), slot;
 	__u32 options = word >> OPTIONS_SHIFT, index = options_index(p, options, vip, ports), id, chosen;
-	__u32 flags = vip >> VIP_FLAGS_SHIFT;
+	__u32 flags = vip >> VIP_FLAGS_SHIFT, led;
 
 	slot = slot_get((__u32)vip + index);
-	id = options_by_id(ctx, p, word);
+	led = id = options_by_id(ctx, p, word);
 	if (!id && options & OPTION_SOURCE_ROUTES) {
 		chosen = options_by_source(ctx, p, word);
 		if (chosen)
@@ -144,6 +144,6 @@ static __always_inline __u32 options_select(struct xdp_md *ctx, struct packet *p
 		id = ring_select(ctx, p, slot, index, flags);
 	else if (!(id & LED_BY_UDP_ID) && !ring_decides(slot, flags))
 		flow_follow_id(ctx, p, slot, index | flags << FLOW_FLAGS_SHIFT, id);
-	options_entropy(p, options);
+	options_entropy(p, led ? options & ~OPTION_DESTINATION_PORT_ONLY : options);
 	return id & ~LED_BY_UDP_ID;
 }

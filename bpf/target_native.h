@@ -232,10 +232,17 @@ static __always_inline __u64 vip6_get(const __u64 addr[2], __u32 port_proto)
 	return 0;
 }
 
-/* IPv4: the address in the low half of addr[0], the rest 0. */
-static __always_inline int vip_addr_known(const __u64 addr[2])
+static __always_inline struct vip_addr vip_addr_of(const __u64 addr[2], int is_v6)
 {
-	struct vip_addr key = { .addr = { addr[0], addr[1] } };
+	struct vip_addr key = { .addr = { addr[0] | (is_v6 ? 0 : IP4_REST), is_v6 ? addr[1] : ~0ULL } };
+
+	return key;
+}
+
+/* IPv4: the address in the low half of addr[0], the rest 0. */
+static __always_inline int vip_addr_known(const __u64 addr[2], int is_v6)
+{
+	struct vip_addr key = vip_addr_of(addr, is_v6);
 
 	return bpf_map_lookup_elem(&vip_addrs, &key) != 0;
 }
@@ -262,9 +269,9 @@ static __always_inline const struct vip_addr *source_route_get(const struct sour
 	return bpf_map_lookup_elem(&source_routes, client);
 }
 
-static __always_inline enum decap_action decap_dst_get(const __u64 addr[2])
+static __always_inline enum decap_action decap_dst_get(const __u64 addr[2], int is_v6)
 {
-	struct vip_addr key = { .addr = { addr[0], addr[1] } };
+	struct vip_addr key = vip_addr_of(addr, is_v6);
 	__u32 *action = bpf_map_lookup_elem(&decap_dsts, &key);
 
 	return action ? *action : load_settings.decap_others;

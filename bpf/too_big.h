@@ -83,7 +83,9 @@ static __always_inline enum reason too_big(struct xdp_md *ctx, const struct pack
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *ip;
 	struct link_header link;
 
-	if (!too_big_tellable(p, longest) || data + LINK_BYTES_MAX > end || !answer_admits())
+	if (!too_big_tellable(p, longest) || !answer_to_host(ctx, p))
+		return REASON_TOO_BIG;
+	if (data + LINK_BYTES_MAX > end || !answer_admits())
 		return REASON_TOO_BIG;
 	link_read(data, &link);
 	link_swap_macs(&link);

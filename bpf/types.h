@@ -108,7 +108,7 @@ struct vip_prefix {
 struct target {
 	__u32 ring;
 	__u32 server_id;
-	__u64 addr[2]; /* IPv4 in the first four bytes, the rest 0; both 0: by server id */
+	__u64 addr[2]; /* as in struct vip_addr; both 0: by server id */
 };
 
 /* Clients' prefixes, in a trie; the value is the address of a backend, as in struct target. */
@@ -167,7 +167,12 @@ struct vip6_bucket {
 	struct vip6_entry entry[2];
 } __attribute__((aligned(64)));
 
-/* An address that has a VIP: IPv4 in the first four bytes and the rest 0, or IPv6. */
+/*
+ * An address that is looked up as it is. IPv4 is in the first four bytes and all other bits are set, so
+ * that no address of IPv6 that hosts have is the same.
+ */
+#define IP4_REST 0xffffffff00000000ULL /* of the first word; the second has all bits set */
+
 struct vip_addr {
 	__u64 addr[2];
 };

@@ -73,7 +73,7 @@ static __always_inline __u64 vip_lookup(const struct packet *p, __u32 *hashed_po
 /* Whether a VIP of any port and protocol has the packet's destination address. */
 static __always_inline int vip_has_address(const struct packet *p)
 {
-	if (vip_addr_known(p->dst))
+	if (vip_addr_known(p->dst, p->is_v6))
 		return 1;
 	return feature(FEATURE_PREFIXES) && vip_get_prefix(p, 0, 0);
 }

@@ -40,7 +40,7 @@ func (d *Dataplane) ensure(need sizes) error {
 	want := have
 	spare := func(want *int, have, need int) {
 		if need > have {
-			*want = need + need/4
+			*want = need + need/4 + 1 // never full: old kernels cannot overwrite in a trie that is
 		}
 	}
 	spare(&want.words, have.words, need.words)

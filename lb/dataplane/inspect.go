@@ -120,21 +120,9 @@ func (i *Inspection) readSettings() error {
 		i.Decap.Destinations = make(map[netip.Addr]lb.DecapAction)
 	}
 	for addr, action := range destinations {
-		i.Decap.Destinations[wordsAddr(addr.Addr)] = lb.DecapAction(action)
+		i.Decap.Destinations[keyAddr(addr.Addr)] = lb.DecapAction(action)
 	}
 	return nil
-}
-
-// wordsAddr is addrWords the other way round. Addresses of IPv6 have a second half, or a first one that
-// does not fit IPv4's word.
-func wordsAddr(w [2]uint64) netip.Addr {
-	var b [16]byte
-	packetOrder.PutUint64(b[:], w[0])
-	packetOrder.PutUint64(b[8:], w[1])
-	if w[1] == 0 && w[0]>>32 == 0 {
-		return netip.AddrFrom4([4]byte(b[:4]))
-	}
-	return netip.AddrFrom16(b)
 }
 
 // Slots is a copy of a ring's slots; nil if it has none.
@@ -161,7 +149,7 @@ func (i *Inspection) Targets(ring lb.RingID) (servers map[uint32]lb.RealID, rout
 		case t.ServerId != 0:
 			servers[t.ServerId] = lb.RealID(real)
 		default:
-			routes[wordsAddr(t.Addr)] = lb.RealID(real)
+			routes[keyAddr(t.Addr)] = lb.RealID(real)
 		}
 	}
 	return servers, routes, err
@@ -201,7 +189,7 @@ func (i *Inspection) SourceRoute(client netip.Addr) (route lb.SourceRoute, found
 		for _, r := range some {
 			p := r.prefixOf()
 			if p.Contains(client) && (!found || p.Bits() > route.Prefix.Bits()) {
-				route, found = lb.SourceRoute{Prefix: p, Backend: wordsAddr(r.backend.Addr)}, true
+				route, found = lb.SourceRoute{Prefix: p, Backend: keyAddr(r.backend.Addr)}, true
 			}
 		}
 		return nil

@@ -5,6 +5,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"net/netip"
 
@@ -36,6 +37,30 @@ func addrWords(a netip.Addr) [2]uint64 {
 	}
 	b := a.As16()
 	return [2]uint64{packetOrder.Uint64(b[:]), packetOrder.Uint64(b[8:])}
+}
+
+// ip4Rest is what struct vip_addr has in the first word behind an IPv4 address; its second word has all
+// bits set.
+const ip4Rest = 0xffffffff << 32
+
+// addrKey is an address as tables have it that it is looked up in as it is.
+func addrKey(a netip.Addr) [2]uint64 {
+	words := addrWords(a)
+	if a.Is4() {
+		return [2]uint64{words[0] | ip4Rest, math.MaxUint64}
+	}
+	return words
+}
+
+// keyAddr is addrKey the other way round.
+func keyAddr(key [2]uint64) netip.Addr {
+	var b [16]byte
+	packetOrder.PutUint64(b[:], key[0])
+	packetOrder.PutUint64(b[8:], key[1])
+	if key[0]&ip4Rest == ip4Rest && key[1] == math.MaxUint64 {
+		return netip.AddrFrom4([4]byte(b[:4]))
+	}
+	return netip.AddrFrom16(b)
 }
 
 // portWord is a port in network order.

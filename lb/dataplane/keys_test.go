@@ -124,6 +124,22 @@ func TestAddrWords(t *testing.T) {
 	}
 }
 
+// TestAddrKey has an IPv6 address whose bytes begin with those of an IPv4 address.
+func TestAddrKey(t *testing.T) {
+	seen := make(map[[2]uint64]netip.Addr)
+	for _, text := range []string{"203.0.113.10", "cb00:710a::", "32.1.13.184", "2001:db8::", "255.255.255.255", "::1"} {
+		a := netip.MustParseAddr(text)
+		key := addrKey(a)
+		if back := keyAddr(key); back != a {
+			t.Errorf("%s comes back as %s", a, back)
+		}
+		if other, taken := seen[key]; taken {
+			t.Errorf("%s and %s have one key", a, other)
+		}
+		seen[key] = a
+	}
+}
+
 func TestMACWord(t *testing.T) {
 	mac := [6]byte{2, 4, 6, 8, 10, 12}
 	w := macWord(mac)

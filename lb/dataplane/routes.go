@@ -37,7 +37,7 @@ func sourceRouteOf(r lb.SourceRoute) (sourceRoute, error) {
 	}
 	return sourceRoute{
 		prefix:  nativeSourcePrefix{Bits: 32 + uint32(r.Prefix.Bits()), Family: family, Addr: addrWords(r.Prefix.Addr())},
-		backend: nativeVipAddr{Addr: addrWords(r.Backend)},
+		backend: nativeVipAddr{Addr: addrKey(r.Backend)},
 	}, nil
 }
 

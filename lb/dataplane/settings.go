@@ -81,7 +81,7 @@ func setVariables(spec *ebpf.CollectionSpec, s sizes, cfg Config) error {
 // setDecap fills the table of outer destinations.
 func (g *generation) setDecap(c lb.Decap) error {
 	for addr, action := range c.Destinations {
-		if err := g.maps["decap_dsts"].Put(nativeVipAddr{Addr: addrWords(addr)}, uint32(action)); err != nil {
+		if err := g.maps["decap_dsts"].Put(nativeVipAddr{Addr: addrKey(addr)}, uint32(action)); err != nil {
 			return fmt.Errorf("set action on packets tunnelled to %v: %v", addr, err)
 		}
 	}

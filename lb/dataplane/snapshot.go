@@ -171,7 +171,7 @@ func (s *Snapshot) readRest(g *generation) error {
 	}
 	targets, err := entriesOf[nativeTarget, uint32](g.maps["targets"])
 	s.Targets = len(targets)
-	if err != nil {
+	if err != nil && !errors.Is(err, ebpf.ErrIterationAborted) { // the daemon deletes some this moment
 		return fmt.Errorf("count targets: %v", err)
 	}
 	return nil

@@ -22,7 +22,7 @@ func (d *Dataplane) SetTargets(servers []lb.ServerTarget, routes []lb.RouteTarge
 		if !r.Backend.IsValid() || r.Backend.IsUnspecified() || r.Real == 0 || r.Real > lb.MaxRealID {
 			return fmt.Errorf("set target: backend %v of ring %d cannot lead to real %d", r.Backend, r.Ring, r.Real)
 		}
-		want[nativeTarget{Ring: uint32(r.Ring), Addr: addrWords(r.Backend)}] = uint32(r.Real)
+		want[nativeTarget{Ring: uint32(r.Ring), Addr: addrKey(r.Backend)}] = uint32(r.Real)
 	}
 	have, err := entriesOf[nativeTarget, uint32](d.gen.maps["targets"])
 	if err != nil {

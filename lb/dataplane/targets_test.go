@@ -31,7 +31,7 @@ func TestSetTargets(t *testing.T) {
 	d := testOpen(t)
 	backend := netip.MustParseAddr("fc00::1")
 	byID := func(ring, id uint32) nativeTarget { return nativeTarget{Ring: ring, ServerId: id} }
-	byAddr := nativeTarget{Ring: 2, Addr: addrWords(backend)}
+	byAddr := nativeTarget{Ring: 2, Addr: addrKey(backend)}
 	routes := []lb.RouteTarget{{Ring: 2, Backend: backend, Real: 9}}
 	for _, step := range []struct {
 		name    string

@@ -68,7 +68,7 @@ func (s *vipSet) add(v lb.VIP, value uint64) {
 	family.again = family.again || v.Port == 0 || v.IsPrefix()
 	if !v.IsPrefix() {
 		family.add(keyOf(v), value)
-		s.addrs[nativeVipAddr{Addr: addrWords(v.Addr)}] = true
+		s.addrs[nativeVipAddr{Addr: addrKey(v.Addr)}] = true
 		return
 	}
 	s.prefixes[vipPrefix(v)] = value

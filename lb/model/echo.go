@@ -18,6 +18,10 @@ func (t *Tables) answerEcho(p *packet) lb.Reason {
 		t.note("icmp", "an echo request, not to be answered")
 		return lb.ReasonICMP
 	}
+	if !p.isFromHost() {
+		t.note("icmp", "an echo request that is not from one host to this one")
+		return lb.ReasonICMP
+	}
 	if t.AnswersSpent {
 		t.note("icmp", "an echo request, beyond the rate of answers")
 		return lb.ReasonEchoLimited
@@ -35,6 +39,20 @@ func (t *Tables) answerEcho(p *packet) lb.Reason {
 	}
 	t.note("icmp", "an echo request, answered to %s", p.src)
 	return lb.ReasonEchoAnswered
+}
+
+// isFromHost tells whether the packet is from a single host, and its frame to this one: others are not
+// answered (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+func (p *packet) isFromHost() bool {
+	if p.ethernet[0]&1 != 0 {
+		return false
+	}
+	if p.isIPv6() {
+		// Not IsMulticast, which takes ::ffff:224.0.0.1 for IPv4.
+		return p.src.As16()[0] != 0xff && !p.src.IsUnspecified()
+	}
+	first := p.src.As4()[0]
+	return first != 0 && first < 224
 }
 
 // setICMPType changes the type and adjusts the checksum for it: HC' = ~(~HC + ~m + m'), where m is

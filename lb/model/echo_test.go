@@ -54,6 +54,24 @@ func TestEchoOrNot(t *testing.T) {
 	})
 }
 
+// TestOnlyHostsAreAnswered has senders that stand for more than one host, or none, and frames to all.
+func TestOnlyHostsAreAnswered(t *testing.T) {
+	ping := func(at int, value byte) []byte {
+		b := frame(to(false, frames.ICMP{Type: frames.EchoRequest})).Bytes()
+		b[at] = value
+		return b
+	}
+	const mac, source = 0, 26 // first bytes, in the frame
+	runReasons(t, bothFamilies(t), []reasonCase{
+		{"a host", ping(source, 198), lb.ReasonEchoAnswered},
+		{"this network", ping(source, 0), lb.ReasonICMP},
+		{"multicast", ping(source, 224), lb.ReasonICMP},
+		{"broadcast", ping(source, 255), lb.ReasonICMP},
+		{"frame to all hosts", ping(mac, 0xff), lb.ReasonICMP},
+		{"frame to one host", ping(mac, 0x04), lb.ReasonEchoAnswered},
+	})
+}
+
 // TestEchoAnswer compares with an answer that is built from nothing, checksums included.
 func TestEchoAnswer(t *testing.T) {
 	for _, v6 := range []bool{false, true} {

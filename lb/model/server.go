@@ -95,6 +95,7 @@ func (t *Tables) lead(p *packet, by ledBy, number uint32) {
 	}
 	t.note("server id", "%s of server %d, real %d", by, number, real)
 	p.led, p.realID = by, real
+	p.entropy.src = p.flow.Src // it is zeros only where the ring chose without it
 }
 
 // katranID is the number in a QUIC connection id of Katran's versions 1 to 3; 0 if there is none.

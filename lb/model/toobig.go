@@ -26,7 +26,7 @@ func (t *Tables) tellTooBig(p *packet, fits int) lb.Reason {
 		quote = tooBigQuote6
 	}
 	switch {
-	case p.isICMP(), p.fragment, len(p.ip) < quote, fits == 0:
+	case p.isICMP(), p.fragment, len(p.ip) < quote, fits == 0, !p.isFromHost():
 		t.note("too big", "%d bytes, %d fit; not to be told", len(p.ip), fits)
 		return lb.ReasonTooBig
 	case t.AnswersSpent:
