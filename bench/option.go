@@ -45,44 +45,51 @@ func optionVIPs() []optionVIP {
 	at := func(host byte, port uint16, protocol lb.Protocol) lb.VIP {
 		return lb.VIP{Addr: netip.AddrFrom4([4]byte{198, 51, 100, host}), Port: port, Protocol: protocol}
 	}
-	tx := Expectation{lb.TX, 20}
+	plain := func(name string, vip lb.VIP, o lb.Options) optionVIP {
+		return optionVIP{name: name, vip: vip, options: o, payload: ackOf(10), expect: Expectation{lb.TX, 20}}
+	}
+	led := func(name string, vip lb.VIP, o lb.Options, payload []byte) optionVIP {
+		return optionVIP{name: name, vip: vip, options: o, payload: payload, led: true, expect: Expectation{lb.TX, 20}}
+	}
 	prefix := lb.VIP{Addr: netip.AddrFrom4([4]byte{198, 51, 101, 0}), HostBits: 8, Port: 80, Protocol: lb.TCP}
+	fragment := plain("tcp4-fragment", at(29, 80, lb.TCP), lb.Options{Fragments: lb.FragmentsByClient})
+	fragment.fragment = true
 	return []optionVIP{
-		{name: "tcp4-no-source-port", vip: at(21, 80, lb.TCP), options: lb.Options{Hash: lb.HashInput{NoSourcePort: true}}, payload: optionACK(10), expect: tx},
-		{name: "tcp4-destination-port-only", vip: at(22, 80, lb.TCP), options: lb.Options{Hash: lb.HashInput{DestinationPortOnly: true}}, payload: optionACK(10), expect: tx},
-		{name: "quic4-katran-id", vip: at(23, quicPort, lb.UDP), options: lb.Options{ConnectionIDs: lb.ConnectionIDsKatran}, payload: quicShort(katranID()), led: true, expect: tx},
-		{name: "quic4-quic-lb-id", vip: at(24, quicPort, lb.UDP), options: lb.Options{ConnectionIDs: lb.ConnectionIDsQUICLB}, payload: quicShort(quicLBID()), led: true, expect: tx},
-		{name: "tcp4-id", vip: at(25, 80, lb.TCP), options: lb.Options{TCPIDs: true}, payload: tcpWithID(), led: true, expect: tx},
-		{name: "udp4-id", vip: at(26, 53, lb.UDP), options: lb.Options{UDPIDs: true}, payload: udpWithID(), led: true, expect: tx},
-		{name: "tcp4-source-route", vip: at(27, 80, lb.TCP), options: lb.Options{SourceRoutes: true}, payload: optionACK(10), led: true, expect: tx},
-		{name: "tcp4-prefix", vip: prefix, payload: optionACK(10), expect: tx},
-		{name: "tcp4-port-0", vip: at(28, 0, lb.TCP), payload: optionACK(10), expect: tx},
-		{name: "tcp4-fragment", vip: at(29, 80, lb.TCP), options: lb.Options{Fragments: lb.FragmentsByClient}, payload: optionACK(10), fragment: true, expect: tx},
-		{name: "tcp4-too-big", vip: at(30, 80, lb.TCP), payload: optionACK(optionQuoted - 40), hopMTU: optionQuoted, expect: Expectation{lb.TX, 28}},
-		{name: "tcp4-local", vip: at(31, 80, lb.TCP), payload: optionACK(10), local: true, expect: Expectation{lb.Pass, 0}},
+		plain("tcp4-no-source-port", at(21, 80, lb.TCP), lb.Options{Hash: lb.HashInput{NoSourcePort: true}}),
+		plain("tcp4-destination-port-only", at(22, 80, lb.TCP), lb.Options{Hash: lb.HashInput{DestinationPortOnly: true}}),
+		led("quic4-katran-id", at(23, quicPort, lb.UDP), lb.Options{ConnectionIDs: lb.ConnectionIDsKatran}, quicShort(katranID())),
+		led("quic4-quic-lb-id", at(24, quicPort, lb.UDP), lb.Options{ConnectionIDs: lb.ConnectionIDsQUICLB}, quicShort(quicLBID())),
+		led("tcp4-id", at(25, 80, lb.TCP), lb.Options{TCPIDs: true}, tcpWithID()),
+		led("udp4-id", at(26, 53, lb.UDP), lb.Options{UDPIDs: true}, udpWithID()),
+		led("tcp4-source-route", at(27, 80, lb.TCP), lb.Options{SourceRoutes: true}, ackOf(10)),
+		plain("tcp4-prefix", prefix, lb.Options{}),
+		plain("tcp4-port-0", at(28, 0, lb.TCP), lb.Options{}),
+		fragment,
+		{name: "tcp4-too-big", vip: at(30, 80, lb.TCP), payload: ackOf(optionQuoted - 40), hopMTU: optionQuoted, expect: Expectation{lb.TX, 28}},
+		{name: "tcp4-local", vip: at(31, 80, lb.TCP), payload: ackOf(10), local: true, expect: Expectation{lb.Pass, 0}},
 	}
 }
 
-// OptionCases are frames for VIPs with options, and those that only some VIPs' packets are like: for targets that
-// have the VIPs of TopologyOptions.OptionVIPs.
+// OptionCases are frames that need an option of their VIP, or a feature of the program: for targets that have the
+// VIPs of TopologyOptions.OptionVIPs.
 func OptionCases() []Case {
 	plan := addresses()
-	units := map[lb.Protocol]Case{}
+	var ack, udp Case
 	for _, c := range Cases() {
 		switch c.Name {
 		case "tcp4-ack":
-			units[lb.TCP] = c
+			ack = c
 		case "udp4":
-			units[lb.UDP] = c
+			udp = c
 		}
 	}
-	ack := units[lb.TCP]
 	var cases []Case
 	for _, v := range optionVIPs() {
-		unit := units[v.vip.Protocol]
-		cases = append(cases, Case{
-			Name: v.name, Frame: v.frame(plan.client4), Source: source4, Port: port4, Restore: 16, Expect: v.expect, Unit: &unit, Option: true,
-		})
+		c := Case{Name: v.name, Frame: v.frame(plan.client4), Source: source4, Port: port4, Restore: 16, Expect: v.expect, Unit: &ack, Option: true}
+		if v.vip.Protocol == lb.UDP {
+			c.Unit = &udp
+		}
+		cases = append(cases, c)
 	}
 	tunnelled := etherFrame(etherIPv4, ipv4Packet(plan.tunnelSource, plan.decap, protoIPIP, ack.Frame[etherLen:]))
 	return append(cases, Case{
@@ -107,7 +114,7 @@ func (v optionVIP) frame(client netip.Addr) []byte {
 	return etherFrame(etherIPv4, packet)
 }
 
-func optionACK(payloadLen int) []byte { return tcpSegment(1024, 80, tcpACK, payloadLen) }
+func ackOf(payloadLen int) []byte { return tcpSegment(1024, 80, tcpACK, payloadLen) }
 
 // quicShort is a packet with a short header and this destination connection id.
 func quicShort(id [8]byte) []byte {
@@ -118,7 +125,7 @@ func quicShort(id [8]byte) []byte {
 
 // katranID is the first version of Katran's connection ids.
 func katranID() [8]byte {
-	return [8]byte{0x40 | optionServer>>10, optionServer >> 2, optionServer & 3 << 6, 4, 5, 6, 7, 8}
+	return [8]byte{0x40 | optionServer>>10, optionServer >> 2, (optionServer & 3) << 6, 4, 5, 6, 7, 8}
 }
 
 func quicLBID() [8]byte {

@@ -23,8 +23,9 @@ type Topology struct {
 	VIPs []lb.VIPEntry
 	// Reals have the ids from 1 on without a gap.
 	Reals []lb.Real
-	// Rings are indexed by ring id; all slots are stable but of the last four VIPs with packets, of which
-	// one slot in 100, one in 10, and all move, and all linger. VIPs that get no packets share rings.
+	// Rings are indexed by ring id; all slots are stable but of four VIPs, of which one slot in 100, one in 10,
+	// and all move, and all linger. VIPs whose packets are all led past their ring have an empty one; VIPs that
+	// get no packets share rings.
 	Rings [][]lb.Slot
 	// FlowTable is how many flows the balancer has room to remember.
 	FlowTable int

@@ -213,11 +213,12 @@ remembered, and all but the first packet of each find theirs (hit). A
 program given by --pinned must have been filled by its owner with the same, or be told what to
 --expect; its owner must keep running if it has tail-call tables.
 
---features all measures the program as well as it is with all of its features loaded (options of VIPs,
-VIPs of prefixes, decapsulation), while no packet uses one: remora-features. Cases of options
-(` + strings.Join(benchCaseNames(bench.OptionCases()), ", ") + `;
---cases options stands for all of them) are measured on remora-options, which has a VIP with 100 reals for each,
-and decapsulates; other cases that are selected are measured on it, too.
+--features all measures remora-features as well: the program loaded with all of its features (options
+of VIPs, VIPs of prefixes, decapsulation), while no packet uses one. The cases of options, each of
+which does use one, are measured on remora-options, which has a VIP with 100 reals for each. Other
+cases that are selected are measured on it, too. --cases options stands for these:
+
+  ` + strings.Join(benchCaseNames(bench.OptionCases()), "\n  ") + `
 
 --gate fails, with exit code 1 and a line for each, if a ratio is above what remora promises. It
 measures just what it judges, and judges the best of three reloads, since machines are noisy: a
