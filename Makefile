@@ -72,7 +72,7 @@ bench: build ## measure, judge by the promised limits and the committed record, 
 	bin/remora bench control --scales 10x100x4093,1000x100x4093 --save bin/bench/control.json > bin/bench/control.txt
 	bin/remora bench report bin/bench/*.json -o bin/bench/report.html --into docs/performance.md
 
-gate: build ## only judge by the promised limits and the committed record
+gate: build ## only judge by the promised limits and the committed record, as CI does
 	bin/remora bench prog --gate || bin/remora bench prog --gate
 
 # Only after a change that is meant to cost something, and on a quiet machine; commit what it writes.

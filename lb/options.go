@@ -104,6 +104,15 @@ func (o Options) Names() (names []string) {
 	return names
 }
 
+// OnPath tells whether they change the path of the VIP's packets. Fragments that pass do not: they are looked
+// at where fragments are.
+func (o Options) OnPath() bool {
+	if o.Fragments == FragmentsPass {
+		o.Fragments = FragmentsDrop
+	}
+	return o != Options{}
+}
+
 // HasServerIDs tells whether backends' server ids count.
 func (o Options) HasServerIDs() bool {
 	return o.ConnectionIDs != ConnectionIDsOff || o.TCPIDs || o.UDPIDs

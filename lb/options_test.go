@@ -31,3 +31,24 @@ func TestOptionNames(t *testing.T) {
 		})
 	}
 }
+
+func TestOptionsOnPath(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		options Options
+		want    bool
+	}{
+		{"none", Options{}, false},
+		{"hash", Options{Hash: HashInput{NoSourcePort: true}}, true},
+		{"fragments by client", Options{Fragments: FragmentsByClient}, true},
+		{"fragments that pass", Options{Fragments: FragmentsPass}, false},
+		{"fragments that pass, and ids", Options{Fragments: FragmentsPass, UDPIDs: true}, true},
+		{"source routes", Options{SourceRoutes: true}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := tc.options.OnPath(); got != tc.want {
+				t.Errorf("%v, want %v", got, tc.want)
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -87,7 +88,7 @@ func TestReloadLog(t *testing.T) {
 	if s := r.state(); !s.LastOK || s.At != start {
 		t.Errorf("at the start: %+v", s)
 	}
-	c := &config.Config{Services: make([]lb.Service, 3)}
+	c := &config.Config{Services: make([]lb.Service, 1)}
 	r.note(c, fmt.Errorf("line 3: no"), start.Add(time.Second))
 	if s := r.state(); s.LastOK || s.At != start || s.Failed != 1 {
 		t.Errorf("after a failure: %+v", s)
@@ -96,8 +97,26 @@ func TestReloadLog(t *testing.T) {
 	if s := r.state(); !s.LastOK || !s.At.Equal(start.Add(2*time.Second)) || s.Succeeded != 1 || s.Failed != 1 {
 		t.Errorf("after a success: %+v", s)
 	}
-	const want = "configuration : in force>not reloaded, the present one stays line 3: no !\nconfiguration : in force>reloaded 3 services"
+	const want = "configuration : in force>not reloaded, the present one stays line 3: no !\nconfiguration : in force>reloaded 1 service"
 	if got := eventTexts(log); got != want {
 		t.Errorf("it tells\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestReloadProblems: of very many, the event has the first, and the line of the log all.
+func TestReloadProblems(t *testing.T) {
+	var lines bytes.Buffer
+	log := event.NewLog(slog.New(slog.NewTextHandler(&lines, nil)))
+	var problems config.Problems
+	for i := range 500 {
+		problems = append(problems, config.Problem{File: "a.yaml", Line: i + 1, Message: "no"})
+	}
+	newReloadLog(log, time.Unix(0, 0)).note(nil, problems, time.Unix(1, 0))
+	const want = "configuration : in force>not reloaded, the present one stays 500 problems, the first are: a.yaml:1: no; a.yaml:2: no; a.yaml:3: no !"
+	if got := eventTexts(log); got != want {
+		t.Errorf("it tells\n%s\nwant\n%s", got, want)
+	}
+	if !strings.Contains(lines.String(), "a.yaml:500: no") || strings.Count(lines.String(), "\n") != 1 {
+		t.Errorf("the log's line is %s", lines.String())
 	}
 }

@@ -43,7 +43,7 @@ also 2: it must not run beside the other balancer, since there are differences o
 
   # May it share VIPs with Katran?
   remora check -c /etc/remora/remora.yaml --compat katran`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkCompat(compat); err != nil {
 				return err

@@ -21,7 +21,7 @@ to VIPs then go to the host's network stack. Refused while a daemon runs for the
 instance that is not there is an error. ` + "`remora reset`" + ` lists what it removes, and takes state too.`,
 		Example: `  remora detach
   remora detach --instance lab`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
 				return err

@@ -77,7 +77,7 @@ func newDoctorCommand() *cobra.Command {
 		Short:   "Find out why packets are not forwarded, on a balancer or a server",
 		Long:    doctorLong,
 		Example: doctorExample,
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()

@@ -39,7 +39,7 @@ Exit status: 0 listed, also if there is none; 1 not listed.`,
 
   # Those that are not done:
   remora drains -o json | jq -r '.drains[]? | select(.state == "DRAIN_STATE_RUNNING") | .backend'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd.Context(), func(ctx context.Context, c *control.Client) error {
 				res, err := c.Drains(ctx)

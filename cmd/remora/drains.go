@@ -25,7 +25,7 @@ import (
 type drains struct {
 	store  *store.Store
 	log    *slog.Logger
-	events event.Sink    // set before run; nil writes to log
+	events event.Sink
 	added  chan struct{} // room for one: says that a deadline may be near
 
 	// The engine's: what it has done, and what it is to do.
@@ -34,13 +34,19 @@ type drains struct {
 	// count is what the flow table has, as of now.
 	count func() (map[lb.Target]flowCount, error)
 
-	mu  sync.Mutex // guards set, and keeps what is handed over and saved in order
+	mu  sync.Mutex // guards what follows, and keeps what is handed over and saved in order
 	set map[lb.Target]*drain
+	// unsaved tells that the last save failed.
+	unsaved bool
 }
 
 // flowCount is how many flows are remembered at a backend of one VIP, and how many of them had a packet
 // within the last minute.
 type flowCount struct{ flows, active int }
+
+func (c flowCount) text() string {
+	return fmt.Sprintf("%d flows, %d of them active", c.flows, c.active)
+}
 
 // drain is one of them, and how it stands. Until its deadline the state may change to and fro; what it is
 // then is for good.
@@ -64,9 +70,9 @@ type savedDrain struct {
 }
 
 // newDrains takes over those of an earlier run, and hands them to the engine.
-func newDrains(f instanceFlags, e *engine.Engine, s *store.Store, log *slog.Logger) *drains {
+func newDrains(f instanceFlags, e *engine.Engine, s *store.Store, events event.Sink, log *slog.Logger) *drains {
 	d := &drains{
-		store: s, log: log, added: make(chan struct{}, 1),
+		store: s, log: log, events: events, added: make(chan struct{}, 1),
 		status: e.Status, hand: e.SetDrains,
 		count: func() (map[lb.Target]flowCount, error) { return countFlows(f) },
 		set:   make(map[lb.Target]*drain),
@@ -112,12 +118,10 @@ func (d *drains) expireMissed() {
 		if err == nil { // otherwise what was saved has to do
 			one.flowCount = counts[t]
 		}
-		d.log.Info("drain ended: its time passed while no daemon ran", "vip", t.VIP, "real", t.Backend,
-			"flows", one.flows, "active", one.active)
+		d.emit(t, drainWord(control.DrainRunning), drainWord(one.State),
+			fmt.Sprintf("drain ended: its time passed while no daemon ran; %s", one.text()))
 	}
-	if err := d.save(); err != nil {
-		d.log.Error("drains not saved", "error", err)
-	}
+	_ = d.save() // run tries again
 }
 
 // add begins drains, or changes their deadlines. It returns once they are saved.
@@ -125,11 +129,12 @@ func (d *drains) add(until map[lb.Target]time.Time, now time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for t, deadline := range until {
-		since := now
+		since, before := now, "none"
 		if old, ok := d.set[t]; ok {
-			since = old.Since
+			since, before = old.Since, drainWord(old.State)
 		}
 		d.set[t] = &drain{Drain: engine.Drain{Since: since, Until: deadline}}
+		d.emit(t, before, drainWord(control.DrainRunning), "an operator drains it; its flows have until "+deadline.UTC().Format(time.RFC3339))
 	}
 	select {
 	case d.added <- struct{}{}:
@@ -144,8 +149,9 @@ func (d *drains) end(targets []lb.Target) ([]lb.Target, error) {
 	defer d.mu.Unlock()
 	var ended []lb.Target
 	for _, t := range targets {
-		if _, ok := d.set[t]; ok {
+		if old, ok := d.set[t]; ok {
 			delete(d.set, t)
+			d.emit(t, drainWord(old.State), drainWord(control.DrainEnded), "an operator ended the drain")
 			ended = append(ended, t)
 		}
 	}
@@ -169,13 +175,22 @@ func (d *drains) handOver() {
 	d.hand(set)
 }
 
+// save saves the set. If that fails it says so once, and run tries again.
 func (d *drains) save() error {
 	saved := make([]savedDrain, 0, len(d.set))
 	for _, t := range d.targets() {
 		one := d.set[t]
 		saved = append(saved, savedDrain{t.VIP, t.Backend.String(), one.Since, one.Until, one.State, one.flows, one.active})
 	}
-	return d.store.Save(drainsName, drainsVersion, saved)
+	err := d.store.Save(drainsName, drainsVersion, saved)
+	switch {
+	case err != nil && !d.unsaved:
+		d.log.Error("drains not saved; it is tried again", "error", err)
+	case err == nil && d.unsaved:
+		d.log.Info("drains saved")
+	}
+	d.unsaved = err != nil
+	return err
 }
 
 // targets are those of all drains, by VIP and address.
@@ -219,12 +234,25 @@ func (d *drains) pause(now time.Time) time.Duration {
 	return pause
 }
 
-// look judges how the drains stand, and drops those of backends that are gone.
+// look judges how the drains stand, drops those of backends that are gone, and saves what changed or could
+// not be saved before.
 func (d *drains) look(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	changed := d.judge(now)
+	if changed {
+		d.handOver()
+	}
+	if changed || d.unsaved {
+		_ = d.save() // the next look tries again
+	}
+}
+
+// judge judges how the drains stand, and drops those of backends that are gone. It tells whether any
+// changed. The caller holds mu.
+func (d *drains) judge(now time.Time) (changed bool) {
 	if len(d.set) == 0 {
-		return
+		return false
 	}
 	status := d.status()
 	reals := status.ByTarget()
@@ -232,14 +260,13 @@ func (d *drains) look(now time.Time) {
 		left := d.set[t].remaining(now)
 		return left > 0 && left <= 2*drainInterval
 	})
-	changed := false
 	for t, one := range d.set {
 		before := one.State
 		real, there := reals[t]
 		switch {
 		case !there:
 			if status.Settled && now.Sub(one.Since) > engineTime {
-				d.emit(t, before, "gone", "drain ended: the backend is gone")
+				d.emit(t, drainWord(before), "gone", "drain ended: the backend is gone")
 				delete(d.set, t)
 				changed = true
 			}
@@ -257,11 +284,7 @@ func (d *drains) look(now time.Time) {
 			changed = true
 		}
 	}
-	if changed {
-		if err := d.changed(); err != nil {
-			d.log.Error("drains not saved", "error", err)
-		}
-	}
+	return changed
 }
 
 // say tells how a drain stands now.
@@ -273,15 +296,11 @@ func (d *drains) say(t lb.Target, one *drain, before control.DrainState) {
 	case one.State == control.DrainRunning:
 		what = "drain goes on: a flow is seen again"
 	}
-	d.emit(t, before, drainWord(one.State), fmt.Sprintf("%s; %d flows, %d of them active", what, one.flows, one.active))
+	d.emit(t, drainWord(before), drainWord(one.State), what+"; "+one.text())
 }
 
-func (d *drains) emit(t lb.Target, before control.DrainState, to, cause string) {
-	sink := d.events
-	if sink == nil {
-		sink = event.ToLog(d.log)
-	}
-	sink.Emit(event.Event{Kind: event.KindDrain, VIP: t.VIP, Real: t.Backend, From: drainWord(before), To: to, Cause: cause})
+func (d *drains) emit(t lb.Target, from, to, cause string) {
+	d.events.Emit(event.Event{Kind: event.KindDrain, VIP: t.VIP, Real: t.Backend, From: from, To: to, Cause: cause})
 }
 
 func drainWord(s control.DrainState) string {
@@ -310,9 +329,10 @@ func (d *drain) follow(real engine.RealStatus, swept time.Time) {
 
 // isQuiet tells whether nothing is seen of a real's flows any more. Nothing tells a connection that ended
 // from one that pauses, so those that had no packet for ActiveTime do not count. Of the others each is in
-// the flow table by then: since new flows go elsewhere, packets of its old ones are remembered.
+// the flow table by then: since new flows go elsewhere, packets of its old ones are remembered. But those
+// whose packets name the server need not be: such a real is not quiet before its deadline.
 func isQuiet(real engine.RealStatus, swept time.Time) bool {
-	return real.Drained(swept) || real.Active == 0 && !swept.Before(real.Absence.Since.Add(control.ActiveTime))
+	return real.Drained(swept) || !real.Led && real.Active == 0 && !swept.Before(real.Absence.Since.Add(control.ActiveTime))
 }
 
 // end judges the drain at its deadline.

@@ -7,12 +7,16 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/remora-lb/remora/lb"
 	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/engine"
+	"github.com/remora-lb/remora/lb/event"
 	"github.com/remora-lb/remora/lb/store"
 	"github.com/remora-lb/remora/test/require"
 )
@@ -28,6 +32,7 @@ type drainBed struct {
 	gone   bool // the flow table
 	handed map[lb.Target]engine.Drain
 	now    time.Time
+	events *event.Log // of all its lives
 }
 
 func drainTarget() lb.Target {
@@ -39,7 +44,7 @@ func drainTarget() lb.Target {
 
 func newDrainBed(t *testing.T) *drainBed {
 	t.Helper()
-	b := &drainBed{dir: t.TempDir(), now: time.Now()}
+	b := &drainBed{dir: t.TempDir(), now: time.Now(), events: event.NewLog(nil)}
 	b.real.Backend.Addr, b.real.VIP = drainTarget().Backend, drainTarget().VIP
 	b.start(t)
 	return b
@@ -52,7 +57,7 @@ func (b *drainBed) start(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	b.drains = &drains{
-		store: s, log: slog.New(slog.DiscardHandler), added: make(chan struct{}, 1), set: make(map[lb.Target]*drain),
+		store: s, log: slog.New(slog.DiscardHandler), events: b.events, added: make(chan struct{}, 1), set: make(map[lb.Target]*drain),
 		status: b.engineStatus,
 		hand:   func(d map[lb.Target]engine.Drain) { b.handed = d },
 		count: func() (map[lb.Target]flowCount, error) {
@@ -228,4 +233,62 @@ func TestDrainOfTwoTunnels(t *testing.T) {
 	b.more[0].Active = 0
 	b.after(time.Second, 7, 0)
 	b.expect(t, "none has", control.DrainDone, 12, 0)
+}
+
+// told are the events of the drain: from>to.
+func (b *drainBed) told() string {
+	var list []string
+	events, _ := b.events.After(0)
+	for _, e := range events {
+		list = append(list, e.From+">"+e.To)
+	}
+	return strings.Join(list, " ")
+}
+
+// TestDrainEvents: each change is told, also what happened while no daemon ran.
+func TestDrainEvents(t *testing.T) {
+	b := newDrainBed(t)
+	b.drain(t, 10*time.Minute)
+	b.after(2*time.Minute, 7, 0)
+	b.after(time.Second, 7, 2)
+	b.now = b.now.Add(time.Hour)
+	b.start(t)
+	b.drain(t, time.Minute)
+	_, err := b.end([]lb.Target{drainTarget()})
+	require.NoError(t, err)
+	const want = "none>running running>done done>running running>expired expired>running running>ended"
+	if got := b.told(); got != want {
+		t.Errorf("it tells %s, want %s", got, want)
+	}
+}
+
+// TestDrainIsSavedLater: what cannot be saved is saved when it can be, also if nothing else changes.
+func TestDrainIsSavedLater(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		end  bool
+	}{{"a drain", false}, {"none is left", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newDrainBed(t)
+			if tc.end {
+				b.drain(t, time.Hour)
+			}
+			block := filepath.Join(b.dir, drainsName+".new") // where the next content is written
+			require.NoError(t, os.MkdirAll(filepath.Join(block, "x"), 0o700))
+			var err error
+			if tc.end {
+				_, err = b.end([]lb.Target{drainTarget()})
+			} else {
+				err = b.add(map[lb.Target]time.Time{drainTarget(): b.now.Add(time.Hour)}, b.now)
+			}
+			require.ErrorSays(t, err, "the old content stays")
+			b.look(b.now)
+			require.NoError(t, os.RemoveAll(block))
+			b.look(b.now)
+			b.start(t)
+			if got := len(b.set); (got == 0) != tc.end {
+				t.Errorf("%d drains after a restart", got)
+			}
+		})
+	}
 }

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +33,7 @@ they can be shown, some are left out, and a line says how many.` + clientHelp,
 		Example: `  remora events
   remora events --follow
   remora events -o json | jq 'select(.kind == "health")'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd.Context(), func(ctx context.Context, c *control.Client) error {
 				print := func(events []*remorav1.Event, lost uint64) error {
@@ -76,7 +78,7 @@ func printEvents(out io.Writer, events []*remorav1.Event, lost uint64, json bool
 	return errors.Join(errs...)
 }
 
-// eventLine is an event for people.
+// eventLine is an event for people, in one line: texts that would break it, or steer a terminal, are quoted.
 func eventLine(e *remorav1.Event) string {
 	mark := " "
 	if e.Warning {
@@ -85,12 +87,20 @@ func eventLine(e *remorav1.Event) string {
 	parts := []string{mark, e.At.AsTime().Local().Format("2006-01-02 15:04:05.000"), e.Kind}
 	for _, object := range []string{e.Service, e.Vip, e.Real, e.Source, e.Peer, e.Interface} {
 		if object != "" {
-			parts = append(parts, object)
+			parts = append(parts, lineText(object))
 		}
 	}
-	line := strings.Join(parts, " ") + fmt.Sprintf(": %s -> %s", e.From, e.To)
+	line := strings.Join(parts, " ") + fmt.Sprintf(": %s -> %s", lineText(e.From), lineText(e.To))
 	if e.Cause != "" {
-		line += " (" + e.Cause + ")"
+		line += " (" + lineText(e.Cause) + ")"
 	}
 	return line
+}
+
+// lineText is a text, quoted if it has anything that cannot be printed.
+func lineText(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return s
+	}
+	return strconv.Quote(s)
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	remorav1 "github.com/remora-lb/remora/lb/api/remora/v1"
 	"github.com/remora-lb/remora/lb/control"
 	"github.com/remora-lb/remora/lb/event"
 	"github.com/remora-lb/remora/test/require"
@@ -146,5 +147,25 @@ func TestEventsLost(t *testing.T) {
 	require.NoError(t, cmd.ExecuteContext(t.Context()))
 	if first, _, _ := strings.Cut(out.String(), "\n"); first != "... 7 events are kept no more" {
 		t.Errorf("it begins with %q", first)
+	}
+}
+
+// TestEventLine: whatever servers and files say, an event is one line, and steers no terminal.
+func TestEventLine(t *testing.T) {
+	got := eventLine(&remorav1.Event{Kind: "health", Service: "web", From: "up", To: "down", Cause: "a\nb\x1b[2J \u202e"})
+	if want := ` health web: up -> down ("a\nb\x1b[2J \u202e")`; !strings.HasSuffix(got, want) {
+		t.Errorf("it is %q, want the end %q", got, want)
+	}
+	if got := eventLine(&remorav1.Event{Kind: "health", Cause: "größer \"x\""}); !strings.HasSuffix(got, `(größer "x")`) {
+		t.Errorf("it is %q", got)
+	}
+}
+
+// TestNoArguments: a verb without arguments says so.
+func TestNoArguments(t *testing.T) {
+	for _, args := range [][]string{{"drains", "9.9.9.9"}, {"events", "x"}, {"status", "x"}, {"version", "x"}} {
+		cmd := newRootCommand()
+		cmd.SetArgs(args)
+		require.ErrorSays(t, cmd.ExecuteContext(t.Context()), "remora "+args[0]+" takes no arguments", args[1])
 	}
 }

@@ -231,11 +231,28 @@ func (r *reloadLog) note(c *config.Config, err error, now time.Time) {
 	r.mu.Lock()
 	if r.last.LastOK = err == nil; err == nil {
 		r.last.Succeeded, r.last.At = r.last.Succeeded+1, now
-		e.Cause = fmt.Sprintf("%d services", len(c.Services))
+		e.Cause = servicesText(len(c.Services))
 	} else {
 		r.last.Failed++
-		e.Level, e.To, e.Cause = slog.LevelError, "not reloaded, the present one stays", err.Error()
+		e.Level, e.To, e.Cause, e.Detail = slog.LevelError, "not reloaded, the present one stays", problemsText(err), err.Error()
 	}
 	r.mu.Unlock()
 	r.events.Emit(e)
+}
+
+func servicesText(n int) string {
+	if n == 1 {
+		return "1 service"
+	}
+	return fmt.Sprintf("%d services", n)
+}
+
+// problemsText is the first problems of a configuration, each a line of the error, and how many there are.
+func problemsText(err error) string {
+	const shown = 3
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) <= shown {
+		return strings.Join(lines, "; ")
+	}
+	return fmt.Sprintf("%d problems, the first are: %s", len(lines), strings.Join(lines[:shown], "; "))
 }

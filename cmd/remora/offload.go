@@ -21,7 +21,7 @@ func newOffloadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "offload",
 		Short: "About cards that run the packet program themselves",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 	}
 	cmd.AddCommand(newOffloadCheckCommand())
 	return cmd

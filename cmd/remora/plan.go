@@ -49,7 +49,7 @@ func newPlanCommand() *cobra.Command {
 		Example: `  remora plan -c new.yaml
   remora plan -c /etc/remora/remora.yaml --drain 192.0.2.10:80/tcp/10.20.0.11
   remora plan -c /etc/remora/remora.yaml --weight 192.0.2.10:80/tcp/10.20.0.11=50 -o json`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.plan(cmd.OutOrStdout()) },
 	}
 	addConfigFlag(cmd, &f.file)

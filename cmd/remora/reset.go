@@ -49,7 +49,7 @@ func newResetCommand() *cobra.Command {
 		Short:   "Remove everything that an instance left, of any version",
 		Long:    resetLong,
 		Example: resetExample,
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
 				return err

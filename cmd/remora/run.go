@@ -74,7 +74,7 @@ func newRunCommand() *cobra.Command {
 		Short:   "Balance: load, attach, and follow the configuration",
 		Long:    runLong,
 		Example: runExample,
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd, f.logLevel, f.logFormat)
 			if err != nil {

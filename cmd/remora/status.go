@@ -64,7 +64,7 @@ which rule, since when, and what would end that.`,
   remora status --interval 5s
   remora status --why
   remora status -o json | jq '.reasons'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
 				return err

@@ -61,7 +61,7 @@ func newTCPIDCommand() *cobra.Command {
 		Short:   "Say and name servers in TCP options, on servers and clients",
 		Long:    tcpIDLong,
 		Example: tcpIDExample,
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(cmd.Flags().Changed("server-id")); err != nil {
 				return err

@@ -139,8 +139,7 @@ func newBalancer(f runFlags, c *config.Config, log *slog.Logger) (_ *balancer, e
 	if err := b.addDiscovery(c); err != nil {
 		return nil, err
 	}
-	b.drains = newDrains(f.instanceFlags, b.engine, b.store, log)
-	b.drains.events = b.events
+	b.drains = newDrains(f.instanceFlags, b.engine, b.store, b.events, log)
 	d := &daemon{instanceFlags: f.instanceFlags, engine: b.engine, drains: b.drains, discovery: b.discovery, leave: b.leave, announcer: b.announcer, health: b.health}
 	b.metrics, err = newMetrics(c.Metrics, &observer{daemon: d, hops: b.hops, events: b.events, reloads: b.reloaded, iface: c.Interface}, log)
 	if err != nil {

@@ -89,6 +89,9 @@ func (s *services) checkOptionsOf(item vipSection, v lb.ServiceVIP) {
 	if v.Options.Fragments == lb.FragmentsByClient && v.Options.Hash != (lb.HashInput{}) {
 		s.add(item.place, "fragments: hash-3-tuple hashes the source address alone: expected no hash beside it")
 	}
+	if v.Options.Fragments == lb.FragmentsByClient && v.Options.TCPIDs {
+		s.add(item.place, "fragments: hash-3-tuple remembers one server for all connections of a client: expected no tcp_ids beside it, by which each has its own")
+	}
 	if v.Options.Fragments != lb.FragmentsDrop && vip.IsPrefix() {
 		s.add(item.place, "fragments of the prefix VIP %s: expected drop, since fragments are looked up by whole addresses", vip)
 	}

@@ -5,6 +5,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -17,8 +18,10 @@ import (
 )
 
 const (
-	// maxCalls bounds the calls at one time; streams count.
+	// maxCalls bounds the calls at one time, but those that watch, which last as long as their callers like.
 	maxCalls = 128
+	// maxWatches bounds the latter, so that they leave places for calls.
+	maxWatches = 64
 	// maxMessageBytes bounds one message. Only parts of documents are longer than a line; as JSON, a
 	// part has a third more.
 	maxMessageBytes = 256 << 10
@@ -32,12 +35,13 @@ type (
 
 // handler is the API as an HTTP handler, with its bounds.
 type handler struct {
-	api    http.Handler
-	errors *connect.ErrorWriter
-	log    *slog.Logger
-	who    access
-	bounds bounds
-	calls  *semaphore.Weighted
+	api     http.Handler
+	errors  *connect.ErrorWriter
+	log     *slog.Logger
+	who     access
+	bounds  bounds
+	calls   *semaphore.Weighted
+	watches *semaphore.Weighted
 	// running ends when the server is to stop, by stop or otherwise, and with it the streams.
 	running context.Context
 	stop    context.CancelFunc
@@ -45,7 +49,7 @@ type handler struct {
 
 // newHandler returns a handler whose streams end when running does.
 func newHandler(running context.Context, cfg Config, who access, b bounds) *handler {
-	h := &handler{log: cfg.Log, who: who, bounds: b, calls: semaphore.NewWeighted(maxCalls)}
+	h := &handler{log: cfg.Log, who: who, bounds: b, calls: semaphore.NewWeighted(maxCalls), watches: semaphore.NewWeighted(maxWatches)}
 	h.running, h.stop = context.WithCancel(running)
 	options := []connect.HandlerOption{
 		connect.WithCodec(jsonCodec{"json"}),
@@ -73,15 +77,26 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, h.who.refusal(p))
 		return
 	}
-	if !h.calls.TryAcquire(1) {
-		h.refuse(w, r, &Error{Code: CodeExhausted, Problem: "too many calls at a time", Cure: "try again later"})
+	places, full := h.places(r)
+	if !places.TryAcquire(1) {
+		h.refuse(w, r, full)
 		return
 	}
-	defer h.calls.Release(1)
+	defer places.Release(1)
 	pace := pace{http.NewResponseController(w)}
 	pace.bound(h.bounds.call + h.bounds.answer)
 	defer pace.bound(h.bounds.answer) // net/http reads what is left of the request
 	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), paceKey{}, pace)))
+}
+
+// places are those for calls of this kind, and what is said when none is left.
+func (h *handler) places(r *http.Request) (places *semaphore.Weighted, full *Error) {
+	switch r.URL.Path {
+	case remorav1connect.ControlWatchDrainProcedure, remorav1connect.ControlWatchEventsProcedure:
+		return h.watches, &Error{Code: CodeExhausted, Problem: fmt.Sprintf("%d callers watch drains or follow events, and more may not at a time", maxWatches),
+			Cure: "end one of them; calls that do not watch are still answered"}
+	}
+	return h.calls, &Error{Code: CodeExhausted, Problem: "too many calls at a time", Cure: "try again later"}
 }
 
 // refuse answers without a look at the request's body, and ends the connection.
@@ -96,6 +111,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *Error) {
 func (h *handler) wait() {
 	// It fails only if the context ends.
 	_ = h.calls.Acquire(context.Background(), maxCalls)
+	_ = h.watches.Acquire(context.Background(), maxWatches)
 }
 
 // recovered makes an answer of a panic.

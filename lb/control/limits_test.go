@@ -6,6 +6,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	remorav1 "github.com/remora-lb/remora/lb/api/remora/v1"
+	"github.com/remora-lb/remora/lb/event"
 	"github.com/remora-lb/remora/test/require"
 )
 
@@ -172,6 +174,42 @@ func TestManyCalls(t *testing.T) {
 	require.NoError(t, post(t.Context(), c, "GetStatus", "application/json", []byte("{}")))
 }
 
+// TestManyWatches: one more than there may be at a time is refused, and calls are answered all the same.
+func TestManyWatches(t *testing.T) {
+	s := serve(t, &fakeDaemon{}, withEvents(someEvent()))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var begun atomic.Int64
+	var wg sync.WaitGroup
+	for range maxWatches {
+		c := s.client(t)
+		wg.Go(func() {
+			_ = c.WatchEvents(ctx, 0, func(*remorav1.WatchEventsResponse) error { // until ctx ends
+				begun.Add(1)
+				return nil
+			})
+		})
+	}
+	await(t, "watches", func() bool { return begun.Load() == maxWatches })
+	c := s.client(t)
+	watch := func() error {
+		enough := errors.New("enough")
+		return c.WatchEvents(t.Context(), 0, func(*remorav1.WatchEventsResponse) error { return enough })
+	}
+	require.ErrorSays(t, watch(), "64 callers watch drains or follow events", "end one of them")
+	_, err := c.Status(t.Context())
+	require.NoError(t, err)
+	cancel()
+	wg.Wait()
+	await(t, "room", func() bool { err := watch(); return err != nil && err.Error() == "enough" })
+}
+
+func someEvent() *event.Log {
+	l := event.NewLog(nil)
+	emit(l, 1)
+	return l
+}
+
 // TestManyConnections: connections beyond the bound are closed, and there is room again when others
 // are.
 func TestManyConnections(t *testing.T) {
@@ -251,23 +289,22 @@ func TestSlowClients(t *testing.T) {
 
 // TestSlowWatch: a watch is not bounded as calls are, as long as it is read.
 func TestSlowWatch(t *testing.T) {
-	looks := 0
+	const bound = time.Second
+	looks, began := 0, time.Now()
 	d := &fakeDaemon{drains: func(context.Context, Selection) ([]Drain, error) {
 		looks++
-		if looks < 300 {
+		if time.Since(began) < 5*bound/2 { // longer than a call and its answer
 			return []Drain{drainOf(vip4, DrainRunning, 1)}, nil
 		}
 		return []Drain{drainOf(vip4, DrainDone, 0)}, nil
 	}}
-	s := serve(t, d, func(_ *Config, b *bounds) {
-		b.call, b.answer, b.part = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
-	})
+	s := serve(t, d, func(_ *Config, b *bounds) { b.call, b.answer, b.part = bound, bound, bound })
 	raw := rawClient(t, s.socket)
 	body := []byte("\x00\x00\x00\x00\x18{\"backend\":\"10.20.0.11\"}")
 	body[4] = byte(len(body) - 5)
 	require.NoError(t, post(t.Context(), raw, "WatchDrain", "application/connect+json", body))
-	if looks != 300 {
-		t.Errorf("it ended after %d looks", looks)
+	if took := time.Since(began); took < 5*bound/2 {
+		t.Errorf("it ended after %v and %d looks", took, looks)
 	}
 }
 

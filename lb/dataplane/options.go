@@ -77,4 +77,4 @@ func ringWord(id lb.RingID, o lb.Options) uint64 {
 }
 
 // hasOptions tells whether the program looks at the word.
-func hasOptions(o lb.Options) bool { return ringWord(0, o) != 0 }
+func hasOptions(o lb.Options) bool { return o.OnPath() }

@@ -133,7 +133,9 @@ func TestDaemonOfBalancer(t *testing.T) {
 		}, []want{{"held", Warn, []string{"web", "rule empty", "no server would be left"}, []string{"remora accept web"}}}},
 		{"no state folder", func(r *recorded, _ *Balancer) { delete(r.FileSystems, "/var/lib/remora/default") }, []want{{"state-dir", Warn, nil, []string{"--state-dir"}}}},
 		{"state folder read-only", func(r *recorded, _ *Balancer) { r.FileSystems["/var/lib/remora/default"] = FileSystem{ReadOnly: true} }, []want{{"state-dir", Fail, nil, []string{"remount,rw"}}}},
-		{"disk full", func(r *recorded, _ *Balancer) {
+		{"disk full", func(r *recorded, _ *Balancer) { r.FileSystems["/var/lib/remora/default"] = FileSystem{} },
+			[]want{{"state-dir", Fail, []string{"0 KiB", "is not written"}, []string{"make room"}}}},
+		{"disk nearly full", func(r *recorded, _ *Balancer) {
 			r.FileSystems["/var/lib/remora/default"] = FileSystem{FreeBytes: 1 << 20}
 		}, []want{{"state-dir", Warn, []string{"1 MiB"}, []string{"make room"}}}},
 		{"state folder of another user", func(r *recorded, _ *Balancer) { r.Owners["/var/lib/remora/default"] = Owner{UID: 0, Mode: 0o755} },

@@ -88,7 +88,11 @@ func (b *Balancer) checkConflicts(context.Context) (found []Finding) {
 }
 
 // scarce is so little room that the daemon's state might not fit: it is some MiB at most.
-const scarce = 64 << 20
+// With less than full, it is not written.
+const (
+	scarce = 64 << 20
+	full   = 1 << 20
+)
 
 func (b *Balancer) checkState(context.Context) []Finding {
 	const id = "state-dir"
@@ -108,6 +112,9 @@ func (b *Balancer) checkState(context.Context) []Finding {
 	case fsys.ReadOnly:
 		return []Finding{fail(id, dir, "the file system is read-only: drains and the last known servers are not kept").
 			cure("mount -o remount,rw, or StateDirectory=remora in the systemd unit")}
+	case fsys.FreeBytes < full:
+		return []Finding{fail(id, dir, "%d KiB are free: the state is not written, and a restart forgets what changed since", fsys.FreeBytes>>10).
+			cure("make room: du -xh / | sort -h | tail")}
 	case fsys.FreeBytes < scarce:
 		return []Finding{warn(id, dir, "%d MiB are free: the state is soon not written any more", fsys.FreeBytes>>20).
 			cure("make room: du -xh / | sort -h | tail")}

@@ -96,7 +96,7 @@ func TestServer(t *testing.T) {
 			useDevices(r, s)
 			r.write("proc/sys/net/ipv4/conf/tunl0/rp_filter", "1\n")
 		},
-			[]want{{"rp-filter", Fail, []string{"tunl0", "do not leave by tunl0"}, []string{"net/ipv4/conf/tunl0/rp_filter=2"}}}},
+			[]want{{"rp-filter", Fail, []string{"tunl0", "do not leave by tunl0"}, []string{"net/ipv4/conf/tunl0/rp_filter=0"}}}},
 		{"strict rp_filter where answers leave", func(r *recorded, _ *Server) { r.write("proc/sys/net/ipv4/conf/all/rp_filter", "1\n") }, []want{{"rp-filter", Note, []string{"eth0"}, []string{"rp_filter=2"}}}},
 		{"no way back", func(r *recorded, _ *Server) { r.Default4 = nil }, []want{{"return-route", Warn, []string{"IPv4", "no default route"}, []string{"ip route add default"}}}},
 		{"no way back to a client", func(_ *recorded, s *Server) { s.Client = addr("198.51.100.2") }, []want{{"return-route", Fail, []string{"no route leads to 198.51.100.2"}, []string{"ip route add 198.51.100.2/32"}}}},

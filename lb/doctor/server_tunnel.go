@@ -153,16 +153,20 @@ func (s *Server) checkReversePath(context.Context) (found []Finding) {
 	}
 	for _, o := range openers {
 		if o.xdp || o.link.Up {
-			found = append(found, s.reversePath(id, o.link.Name))
+			found = append(found, s.reversePath(id, o))
 		}
 	}
 	return found
 }
 
-func (s *Server) reversePath(id, iface string) Finding {
+func (s *Server) reversePath(id string, o opener) Finding {
+	iface := o.link.Name
 	n, err := s.setting(iface, "rp_filter")
 	if err != nil {
 		return cannotTell(id, iface, err, "leave to read /proc/sys")
+	}
+	if n == loose && !o.xdp {
+		return note(id, iface, "rp_filter is loose: enough only if the tunnel device has an IPv4 address").cure("%s", softerFilter(o))
 	}
 	if n != strict {
 		return fine(id, iface, "rp_filter is %d", n)
@@ -173,14 +177,21 @@ func (s *Server) reversePath(id, iface string) Finding {
 	}
 	if slices.ContainsFunc(routes, func(r Route) bool { return r.uses(iface) }) {
 		return note(id, iface, "rp_filter is strict: packets of clients that are not routed out of %s are dropped", iface).
-			cure("%s", looseFilter(iface))
+			cure("%s", softerFilter(o))
 	}
 	return fail(id, iface, "rp_filter is strict, and answers to clients do not leave by %s: what is unwrapped there is dropped in silence", iface).
-		cure("%s", looseFilter(iface))
+		cure("%s", softerFilter(o))
 }
 
-func looseFilter(iface string) string {
-	return fmt.Sprintf("sysctl -w net/ipv4/conf/all/rp_filter=%d net/ipv4/conf/%s/rp_filter=%d", loose, iface, loose)
+// softerFilter makes the filter loose, or turns it off at a tunnel device: the loose one drops everything
+// that comes out of a device without an address (net/ipv4/fib_frontend.c, __fib_validate_source). The
+// greater of both settings counts.
+func softerFilter(o opener) string {
+	value := 0
+	if o.xdp {
+		value = loose
+	}
+	return fmt.Sprintf("sysctl -w net/ipv4/conf/all/rp_filter=%d net/ipv4/conf/%s/rp_filter=%d", value, o.link.Name, value)
 }
 
 // checkAcceptLocal matters only where a server is a client, too.

@@ -32,7 +32,7 @@ func together(a, b RealStatus) RealStatus {
 	if b.Absence.Cause < a.Absence.Cause {
 		a, b = b, a
 	}
-	a.Use = min(a.Use, b.Use)
+	a.Use, a.Led = min(a.Use, b.Use), a.Led || b.Led
 	a.Slots, a.PrevSlots = a.Slots+b.Slots, a.PrevSlots+b.PrevSlots
 	a.Flows, a.Active = a.Flows+b.Flows, a.Active+b.Active
 	switch {

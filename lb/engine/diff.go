@@ -141,7 +141,7 @@ func capacity(have, want state) Capacity {
 		if vip.IsPrefix() {
 			c.Prefixes++
 		}
-		c.Options = c.Options || v.Options != (lb.Options{})
+		c.Options = c.Options || v.Options.OnPath()
 		if vip.Addr.Is4() {
 			c.VIPs4++
 		} else {

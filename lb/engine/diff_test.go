@@ -172,6 +172,30 @@ func shareRings(have, want state) {
 	}
 }
 
+// TestCapacityOfOptions: the program looks at the fragments of VIPs that let them pass without the room for options.
+func TestCapacityOfOptions(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options lb.Options
+		want    bool
+	}{
+		"none":                {lb.Options{}, false},
+		"fragments pass":      {lb.Options{Fragments: lb.FragmentsPass}, false},
+		"they go by client":   {lb.Options{Fragments: lb.FragmentsByClient}, true},
+		"pass and server ids": {lb.Options{Fragments: lb.FragmentsPass, TCPIDs: true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := stateOf("0 192.0.2.10:80/tcp 7 1,2")(t)
+			for vip, v := range s.vips {
+				v.Options = tc.options
+				s.vips[vip] = v
+			}
+			if got := capacity(newState(), s).Options; got != tc.want {
+				t.Errorf("room for options: %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
 func empty(*testing.T) realised { return newRealised() }
 
 // stateOf makes a state of lines "RING-ID VIP RING-SIZE REAL-ID,REAL-ID".

@@ -310,8 +310,9 @@ func (e *Engine) planIsDue(now time.Time) bool {
 	}
 	for key, a := range e.absences.of {
 		id := e.ids.reals[key]
-		empty := a.Cause == CauseRemoved && !mayHaveFlows(id, e.unnamed, e.flows)
-		if empty || e.planned.reals[id].Use != a.use(now) {
+		real := e.planned.reals[id]
+		empty := a.Cause == CauseRemoved && !mayHaveFlows(id, e.unnamed, e.flows) && !isLedTo(e.planned.vips[key.vip].Options, real)
+		if empty || real.Use != a.use(now) {
 			return true
 		}
 	}

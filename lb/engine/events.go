@@ -161,7 +161,8 @@ func whyAbsent(a Absence) string {
 	return fmt.Sprintf("%s; its flows have until %s", a.Cause.phrase(), a.Until.UTC().Format(time.RFC3339))
 }
 
-// ringChange tells when slots of a ring begin to change, and when all are stable again.
+// ringChange tells when slots of a ring begin to change, and when all are stable again. Nothing is known of
+// the slots of a ring that is held as a previous run left it, so its end is no change of them.
 func ringChange(before, after VIPStatus) (event.Event, bool) {
 	e := event.Event{Kind: event.KindRing, Service: after.Service, VIP: after.VIP, From: "stable", To: "stable"}
 	if n := unstable(before); n > 0 {
@@ -171,7 +172,7 @@ func ringChange(before, after VIPStatus) (event.Event, bool) {
 	if n > 0 {
 		e.To, e.Cause = "changing", fmt.Sprintf("%d of %d slots", n, after.Ring.Size)
 	}
-	return e, e.From != e.To && !after.Held
+	return e, e.From != e.To && !before.Held && !after.Held
 }
 
 func unstable(v VIPStatus) (n int) {

@@ -45,6 +45,7 @@ func TestChangesOf(t *testing.T) {
 	of := func(vips ...VIPStatus) Status { return Status{Services: []ServiceStatus{{Name: "web", VIPs: vips}}} }
 	held := with(1, 3)
 	held.Held = true
+	unknown := VIPStatus{VIPEntry: vip(1), Held: true}
 	const web1, web2 = "web 192.0.2.1:80/tcp", "web 192.0.2.2:80/tcp"
 	for _, tc := range []struct {
 		name          string
@@ -69,6 +70,8 @@ func TestChangesOf(t *testing.T) {
 		{"settled", of(with(1, 1)), of(with(1, 0)), []string{"ring " + web1 + " changing>stable"}},
 		{"still changing", of(with(1, 1)), of(with(1, 2)), nil},
 		{"held as it was left", of(with(1, 0)), of(held), nil},
+		{"held no more, and not settled", of(unknown), of(with(1, 3)), nil},
+		{"settled after that", of(with(1, 3)), of(with(1, 0)), []string{"ring " + web1 + " changing>stable"}},
 		{"begins to fail", Status{}, Status{LastError: "set 2 reals: no"}, []string{"data_plane  as wanted>failing set 2 reals: no !"}},
 		{"still fails", Status{LastError: "a"}, Status{LastError: "b"}, nil},
 		{"succeeds again", Status{LastError: "a"}, Status{}, []string{"data_plane  failing>as wanted"}},

@@ -789,3 +789,83 @@ func TestRestart(t *testing.T) {
 		})
 	}
 }
+
+// TestLedConnections: those that find a removed server by its server id are in no table, so it stays until its
+// deadline, whatever the flow table says.
+func TestLedConnections(t *testing.T) {
+	for _, flows := range []lb.FlowMode{lb.FlowTransitions, lb.FlowAlways, lb.FlowNever} {
+		t.Run(flows.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, led := ledAway(t, flows)
+				began := time.Now()
+				b.SetBackends("a", numbered("10.0.0.1"))
+				for time.Since(began) < time.Hour {
+					synctest.Wait()
+					if got := led(); got != 2 {
+						t.Fatalf("after %v the connection goes to real %d", time.Since(began), got)
+					}
+					if r, ok := b.real("10.0.0.2"); !ok || r.Use != lb.RealDraining || r.Drained(b.Status().Swept) ||
+						b.Status().ByTarget()[lb.Target{VIP: webVIP, Backend: r.Backend.Addr}].Drained(b.Status().Swept) {
+						t.Fatalf("after %v its real is there: %v, %+v", time.Since(began), ok, r)
+					}
+					time.Sleep(20*time.Minute - time.Millisecond) // longer than the window
+					if got := led(); got != 2 {
+						t.Fatalf("after %v the connection goes to real %d", time.Since(began), got)
+					}
+					time.Sleep(time.Millisecond)
+				}
+				synctest.Wait()
+				if got := led(); got != 1 {
+					t.Errorf("at the end the connection goes to real %d", got)
+				}
+				if r, ok := b.real("10.0.0.2"); ok {
+					t.Errorf("at the end its real is there: %+v", r)
+				}
+			})
+		})
+	}
+}
+
+// ledAway has a connection that goes to server 2 by its id, from a slot of server 1. Drains take an hour.
+func ledAway(t *testing.T, flows lb.FlowMode) (b *fixture, send func() lb.RealID) {
+	t.Helper()
+	b = newFixture(t, nil, func(c *engine.Config) { c.RepairInterval = 0 }).run(t)
+	b.SetServicesAndBackends(ledServices(t, flows, true), "a", numbered("10.0.0.1", "10.0.0.2"))
+	synctest.Wait()
+	hash := b.clientOf(t, 1, 1).hash
+	return b, func() lb.RealID {
+		r, _ := b.dp.Send(enginetest.Packet{VIP: webVIP, Tag: 2, Hash: hash, ServerID: 2})
+		return r.ID
+	}
+}
+
+func ledServices(t *testing.T, flows lb.FlowMode, led bool) []lb.Service {
+	t.Helper()
+	s := leavingService(t, flows)
+	s.VIPs[0].Leave.Drain, s.VIPs[0].Options.TCPIDs = time.Hour, led
+	return []lb.Service{s}
+}
+
+// TestNoLongerLed: where server ids count no more, the flow table says again when a removed server may go.
+func TestNoLongerLed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := ledAway(t, lb.FlowTransitions)
+		b.SetBackends("a", numbered("10.0.0.1"))
+		time.Sleep(20 * time.Minute)
+		if _, ok := b.real("10.0.0.2"); !ok {
+			t.Error("the removed server is gone before its deadline")
+		}
+		applied := b.Status().LastApply
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if s := b.Status(); !s.LastApply.Equal(applied) || !s.LastPass.After(applied) {
+			t.Errorf("while it is waited for, the last pass was at %v, and all was planned anew at %v and %v", s.LastPass, applied, s.LastApply)
+		}
+		b.SetServices(ledServices(t, lb.FlowTransitions, false))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if r, ok := b.real("10.0.0.2"); ok {
+			t.Errorf("the removed server is there still: %+v", r)
+		}
+	})
+}

@@ -109,17 +109,24 @@ func (p *planner) placeReals(v desiredVIP) (members []maglev.Member) {
 
 // leave keeps a real that is not desired any more, for as long as it may have flows.
 func (p *planner) leave(v desiredVIP, r lb.Real) {
-	if v.flows == lb.FlowNever {
+	led := isLedTo(v.options, r)
+	if v.flows == lb.FlowNever && !led {
 		return
 	}
 	absence := p.absences.update(keyOf(r), CauseRemoved, Drain{}, v.leave, p.now)
 	r.Use = absence.use(p.now)
-	if r.Use == lb.RealRetired || !p.mayHaveFlows(v.vip, r.ID) {
+	if r.Use == lb.RealRetired || !p.mayHaveFlows(v.vip, r.ID) && !led {
 		return
 	}
 	r.Backend.Weight, r.Backend.Routed = 0, false
 	r.NextHop = p.in.hop(r.Tunnel)
 	p.add(r)
+}
+
+// isLedTo tells whether packets may find a real of a VIP with these options by its server id. Connections that
+// do so need not be in the flow table: an absence of such a real ends at its deadline only.
+func isLedTo(o lb.Options, r lb.Real) bool {
+	return o.HasServerIDs() && r.Backend.ServerID != 0
 }
 
 func (p *planner) add(r lb.Real) {

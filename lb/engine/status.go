@@ -59,6 +59,8 @@ type RealStatus struct {
 	Absence Absence
 	// Unnamed is since when no slot names the real, if it is absent; zero if one does.
 	Unnamed time.Time
+	// Led tells that packets may find the real by its server id. The flow table does not have them all.
+	Led bool
 	// Slots counts those that send it new flows, PrevSlots those that send it unknown older ones.
 	Slots, PrevSlots int
 	// Flows counts its remembered flows, as of the last look over the flow table; Active, those of
@@ -67,12 +69,13 @@ type RealStatus struct {
 }
 
 // Drained tells whether no packet of any flow goes to the real any more, as far as can be told: not
-// before the flow table was looked over since no slot names the real. Swept is that of the Status.
+// before the flow table was looked over since no slot names the real, and if server ids lead to it, not
+// before its deadline. Swept is that of the Status.
 func (r RealStatus) Drained(swept time.Time) bool {
 	if r.Absence.Cause == CauseNone {
 		return false
 	}
-	return r.Use == lb.RealRetired || !r.Unnamed.IsZero() && swept.After(r.Unnamed) && r.Flows == 0
+	return r.Use == lb.RealRetired || !r.Led && !r.Unnamed.IsZero() && swept.After(r.Unnamed) && r.Flows == 0
 }
 
 // Status is the status after the last pass. It does not block.
@@ -114,7 +117,7 @@ func (e *Engine) vipStatus(v lb.VIPEntry, reals []lb.Real) VIPStatus {
 	})
 	for _, real := range reals {
 		rs := RealStatus{Real: real, Absence: e.absences.of[keyOf(real)], Unnamed: e.unnamed[real.ID],
-			Flows: e.flows.of[real.ID], Active: e.flows.active[real.ID]}
+			Led: isLedTo(v.Options, real), Flows: e.flows.of[real.ID], Active: e.flows.active[real.ID]}
 		if r != nil {
 			rs.Slots, rs.PrevSlots = r.shares[real.ID], r.prevs[real.ID]
 		}

@@ -168,13 +168,14 @@ type (
 // diffTargets is what is to be done about targets and source routes. Between the writing of reals and
 // that of VIPs once is enough for those that come and those that go: a packet follows a target only to a
 // real that may receive, and a number without a target goes by the ring. Source routes are never written
-// for repair, since there may be millions.
+// for repair, since there may be millions; nor while targets are held, to which new ones need not lead.
 func diffTargets(have *realised, want state, all bool) (steps []step) {
-	if want.targets != nil {
-		changed := have.doubtTargets || !have.targets.equal(want.targets)
-		if changed || all && want.targets.len() > 0 {
-			steps = append(steps, setTargets{targets: want.targets, repeat: !changed})
-		}
+	if want.targets == nil {
+		return nil
+	}
+	changed := have.doubtTargets || !have.targets.equal(want.targets)
+	if changed || all && want.targets.len() > 0 {
+		steps = append(steps, setTargets{targets: want.targets, repeat: !changed})
 	}
 	if want.routes != nil && (have.doubtRoutes || have.routes != want.routes) {
 		steps = append(steps, setSourceRoutes{want.routes})

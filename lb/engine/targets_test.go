@@ -110,6 +110,27 @@ func TestTargetsOfAnEarlierRun(t *testing.T) {
 	})
 }
 
+// TestSourceRoutesOfAnEarlierRun are left alone for as long as the targets that they lead to.
+func TestSourceRoutesOfAnEarlierRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dp := enginetest.NewDataplane(t, 1)
+		b := newFixture(t, dp, nil)
+		b.SetServices(optionsService(t, lb.Options{SourceRoutes: true}))
+		b.SetBackends("a", backends("10.0.0.1", "10.0.0.2"))
+		b.SetSourceRoutes([]lb.SourceRoute{route("198.51.100.0/24", "10.0.0.1")})
+		b.sync(t)
+
+		b = newFixture(t, dp, func(c *engine.Config) { c.Adopted, c.Sources = adoptedWithoutIDs(dp), []string{"a"} }).run(t)
+		b.SetServices(optionsService(t, lb.Options{SourceRoutes: true}))
+		b.SetSourceRoutes([]lb.SourceRoute{route("198.51.100.0/24", "10.0.0.9")})
+		synctest.Wait()
+		b.expectLines(t, []string{"route", "target"}, "route 198.51.100.0/24: 10.0.0.1", "target 192.0.2.10:80/tcp backend 10.0.0.1: 1=10.0.0.1")
+		b.SetBackends("a", backends("10.0.0.1", "10.0.0.2"))
+		synctest.Wait()
+		b.expectLines(t, []string{"route", "target"}, "route 198.51.100.0/24: 10.0.0.9", "target 192.0.2.10:80/tcp backend 10.0.0.9: 3=10.0.0.9")
+	})
+}
+
 // adoptedWithoutIDs is what a data plane tells, which keeps no server ids.
 func adoptedWithoutIDs(dp *enginetest.Dataplane) engine.Adopted {
 	a := dp.Adopted()

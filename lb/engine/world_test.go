@@ -514,7 +514,8 @@ func (w *world) proceed(c *conn) bool {
 	r, ok := w.packet(c, false)
 	if !ok || r.Backend.Addr != c.real.Backend.Addr {
 		w.lost++
-		if w.retired[target].Before(c.began) && w.reset[v.VIP].Before(c.began) && v.Flows != lb.FlowNever && !v.gone {
+		followed := v.Flows != lb.FlowNever || c.led && v.Options.TCPIDs
+		if w.retired[target].Before(c.began) && w.reset[v.VIP].Before(c.began) && followed && !v.gone {
 			w.t.Errorf("%s: flow %x of %s went to real %d, %s, and goes to %d, %s", now.Format("04:05.000"), c.tag,
 				c.began.Format("04:05.000"), c.real.ID, target, r.ID, r.Backend.Addr)
 		}

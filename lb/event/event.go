@@ -7,6 +7,7 @@
 package event
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -20,32 +21,35 @@ type Kind string
 
 // The kinds.
 const (
-	// KindVIP is a VIP of the data plane, which comes and goes.
+	// KindVIP is a VIP of the data plane: none, present, gone.
 	KindVIP Kind = "vip"
 	// KindBackend is a backend of one VIP in the data plane: none, active, draining, retired, gone.
 	KindBackend Kind = "backend"
 	// KindRing is a VIP's ring: stable, or changing while slots are not stable.
 	KindRing Kind = "ring"
-	// KindDrain is an operator's drain of a backend of one VIP: running, done, expired, gone.
+	// KindDrain is an operator's drain of a backend of one VIP: none, running, done, expired, ended by the
+	// operator, gone with the backend.
 	KindDrain Kind = "drain"
-	// KindDataPlane is the data plane as a whole: as wanted, failing, adopted, settled.
+	// KindDataPlane is the data plane as a whole: as wanted, failing; adopted, settled; wanted, changed, for
+	// changes that are too many to be told one by one.
 	KindDataPlane Kind = "data_plane"
-	// KindAttachment is the packet program on an interface: detached, or its mode.
+	// KindAttachment is the packet program on an interface: detached, attached, or its mode.
 	KindAttachment Kind = "attachment"
-	// KindNextHop is the link address of a backend: unresolved, resolved, stale.
+	// KindNextHop is the link address of a backend: unresolved, resolved, stale; known, changed, for changes that
+	// are too many to be told one by one.
 	KindNextHop Kind = "next_hop"
 	// KindHealth is what the checks say of a backend of one VIP: unknown, up, down.
 	KindHealth Kind = "health"
-	// KindHealthGroup is whether the checks of a VIP's backends are believed.
+	// KindHealthGroup is whether the checks of a VIP's backends are believed: believed, fail open.
 	KindHealthGroup Kind = "health_group"
-	// KindHold is what the governor does with a change or an answer: passed, held, refused.
+	// KindHold is what the governor does with a change or an answer: passed, held, refused; then how that ended.
 	KindHold Kind = "hold"
-	// KindAnnouncement is a VIP as routers are told of it: withdrawn, waiting, announced, ...
+	// KindAnnouncement is a VIP as routers are told of it: none, withdrawn, waiting, announced, degraded, draining.
 	KindAnnouncement Kind = "announcement"
 	// KindSession is a session with a router, KindBFD its BFD session.
 	KindSession Kind = "session"
 	KindBFD     Kind = "bfd"
-	// KindConfiguration is the configuration file: in force, refused.
+	// KindConfiguration is the configuration file: in force, reloaded, or "not reloaded, the present one stays".
 	KindConfiguration Kind = "configuration"
 )
 
@@ -74,8 +78,12 @@ type Event struct {
 	Peer      netip.Addr
 	Interface string
 
-	// From and To are states, in the words of the kind. Cause says why, for people; it may be empty.
+	// From and To are states, in the words of the kind. Cause says why, for people; it may be empty. A Log
+	// keeps MaxText bytes of each text.
 	From, To, Cause string
+	// Detail is the cause at full length, for the line of the log, if Cause is short for it. A Log does not
+	// keep it.
+	Detail string
 }
 
 // Object is the object's name in text, for people.
@@ -110,8 +118,8 @@ func (e Event) object() []slog.Attr {
 // write writes the event as a line of the log.
 func (e Event) write(log *slog.Logger) {
 	attrs := append(e.object(), slog.String("from", e.From), slog.String("to", e.To))
-	if e.Cause != "" {
-		attrs = append(attrs, slog.String("cause", e.Cause))
+	if cause := cmp.Or(e.Detail, e.Cause); cause != "" {
+		attrs = append(attrs, slog.String("cause", cause))
 	}
 	attrs = append(attrs, slog.String("event", string(e.Kind)))
 	log.LogAttrs(context.Background(), e.Level, e.message(), attrs...)

@@ -50,6 +50,7 @@ func (l *Log) add(e Event) {
 	defer l.mu.Unlock()
 	l.last++
 	e.Number = l.last
+	e.bound()
 	l.kept[e.Number%Kept] = e
 	l.counts[e.Kind]++
 	close(l.more)

@@ -216,3 +216,29 @@ func TestKinds(t *testing.T) {
 		seen[k] = true
 	}
 }
+
+// TestTextsAreBounded: a long text is cut between two letters and says so; the log's line has all of it.
+func TestTextsAreBounded(t *testing.T) {
+	long := "x" + strings.Repeat("ü", MaxText) // a letter lies across the bound
+	var lines bytes.Buffer
+	l := NewLog(slog.New(slog.NewTextHandler(&lines, nil)))
+	l.Emit(Event{Kind: KindHealth, Service: long, Source: long, Interface: long, From: long, To: long, Cause: long})
+	l.Emit(Event{Kind: KindHealth, Cause: "bad \xc3", Detail: long})
+	l.Emit(Event{Kind: KindHealth, Cause: strings.Repeat("x", MaxText)})
+	events, _ := l.After(0)
+	want := "x" + strings.Repeat("ü", MaxText/2-1) + "... (cut, of 2049 bytes)"
+	for i, got := range []string{events[0].Service, events[0].Source, events[0].Interface, events[0].From, events[0].To, events[0].Cause} {
+		if got != want {
+			t.Errorf("text %d is %q", i, got)
+		}
+	}
+	if e := events[1]; e.Cause != "bad \uFFFD" || e.Detail != "" {
+		t.Errorf("it keeps %+v", e)
+	}
+	if e := events[2]; e.Cause != strings.Repeat("x", MaxText) {
+		t.Errorf("a text that just fits is %q", e.Cause)
+	}
+	if n := strings.Count(lines.String(), "cause="+long); n != 2 {
+		t.Errorf("%d lines have the whole cause, want 2", n)
+	}
+}

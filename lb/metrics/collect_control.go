@@ -35,7 +35,10 @@ func (x *scrape) checked(c Checks) {
 // watchSeries is how many series a watch has.
 const watchSeries = 5
 
+// watches sends the series of watches. Of two of one name there is the first alone: a series that is there
+// twice would fail the whole scrape.
 func (x *scrape) watches(list []Watch) {
+	list = uniqueWatches(list)
 	if !x.fits(watchSeries * len(list)) {
 		return
 	}
@@ -46,6 +49,18 @@ func (x *scrape) watches(list []Watch) {
 		x.put(x.watchErrors, float64(w.Errors), w.Kind, w.Name)
 		x.put(x.watchFailing, truth(w.Failing), w.Kind, w.Name)
 	}
+}
+
+func uniqueWatches(list []Watch) (unique []Watch) {
+	type key struct{ kind, name string }
+	seen := make(map[key]bool, len(list))
+	for _, w := range list {
+		if k := (key{labelText(w.Kind), labelText(w.Name)}); !seen[k] {
+			seen[k] = true
+			unique = append(unique, w)
+		}
+	}
+	return unique
 }
 
 func (x *scrape) governed(g Governor) {

@@ -99,7 +99,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		c.sums.update(s.DataPlane.VIPs)
 		x.dataPlane(s.DataPlane, c.sums)
 		if c.cfg.PerReal {
-			x.perReal(s.DataPlane.VIPs)
+			x.perReal(s.DataPlane.VIPs, c.sums)
 		}
 	}
 	x.engine(s.Engine)
@@ -126,13 +126,17 @@ type scrape struct {
 	limit, dropped int
 }
 
-// put sends one series. Text that was cut off within a letter, as by the room of a map, is mended.
+// put sends one series.
 func (x *scrape) put(m *metric, value float64, labels ...string) {
 	for i := range labels {
-		labels[i] = strings.ToValidUTF8(labels[i], "?")
+		labels[i] = labelText(labels[i])
 	}
 	x.ch <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
 }
+
+// labelText is text as a label may have it: what was cut off within a letter, as by the room of a map, is
+// mended.
+func labelText(text string) string { return strings.ToValidUTF8(text, "?") }
 
 // fits tells whether so many series may be sent, and counts them as dropped if not.
 func (x *scrape) fits(series int) bool {
@@ -229,8 +233,8 @@ func (x *scrape) vip(v VIP, t Traffic) {
 
 // perReal sends the series of reals, if there are not too many. Reals of one address, of which one takes
 // the place of the other, are one for Prometheus.
-func (x *scrape) perReal(vips []VIP) {
-	list := mergeReals(vips)
+func (x *scrape) perReal(vips []VIP, s *sums) {
+	list := mergeReals(vips, s)
 	series := 0
 	for _, r := range list {
 		series += 2
@@ -259,7 +263,7 @@ type mergedReal struct {
 	flows, active int
 }
 
-func mergeReals(vips []VIP) []*mergedReal {
+func mergeReals(vips []VIP, s *sums) []*mergedReal {
 	var list []*mergedReal
 	for _, v := range vips {
 		vip := v.VIP.String()
@@ -267,12 +271,13 @@ func mergeReals(vips []VIP) []*mergedReal {
 		for _, r := range v.Reals {
 			m := byAddr[r.Backend.Addr]
 			if m == nil {
-				m = &mergedReal{labels: []string{v.Service, vip, r.Backend.Addr.String()}}
+				m = &mergedReal{
+					Traffic: s.backends[lb.Target{VIP: v.VIP, Backend: r.Backend.Addr}],
+					labels:  []string{v.Service, vip, r.Backend.Addr.String()},
+				}
 				byAddr[r.Backend.Addr] = m
 				list = append(list, m)
 			}
-			m.Packets += r.Packets
-			m.Bytes += r.Bytes
 			if r.Use == lb.RealDraining {
 				m.draining = true
 				m.flows += r.Flows

@@ -235,6 +235,47 @@ func TestSameBackendTwice(t *testing.T) {
 	}
 }
 
+// TestRealsOnlyRise: when the older of two reals of one backend goes, their counter does not fall; it begins
+// with what they had when the daemon began.
+func TestRealsOnlyRise(t *testing.T) {
+	source := &fakeSource{}
+	set := func(reals ...Real) {
+		source.s = Snapshot{DataPlane: &DataPlane{VIPs: []VIP{{VIPEntry: lb.VIPEntry{VIP: vipOf(1), Service: "web"}, Reals: reals}}}}
+	}
+	c := collector(t, source, nil)
+	set(realOf(1, vipOf(1), 11, 1000))
+	c.Start(t.Context())
+	for _, tc := range []struct {
+		name  string
+		reals []Real
+		want  float64
+	}{
+		{"at the start", []Real{realOf(1, vipOf(1), 11, 1000)}, 1000},
+		{"another comes", []Real{realOf(1, vipOf(1), 11, 1010), realOf(5, vipOf(1), 11, 3)}, 1013},
+		{"the older goes", []Real{realOf(5, vipOf(1), 11, 4)}, 1014},
+		{"the backend comes anew", []Real{realOf(6, vipOf(1), 11, 2)}, 2},
+	} {
+		if tc.want == 2 {
+			set()
+			scraped(t, c)
+		}
+		set(tc.reals...)
+		if got := scraped(t, c)[`remora_real_packets_total{real="10.0.0.11",service="web",vip="192.0.2.1:80/tcp"}`]; got != tc.want {
+			t.Errorf("%s: %v packets, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestSameWatchTwice: that does not fail the scrape, also if the names differ only in what is mended.
+func TestSameWatchTwice(t *testing.T) {
+	s := full()
+	s.Watches = []Watch{{Kind: "service", Name: "web", Index: 42}, {Kind: "service", Name: "web", Index: 43}, {Kind: "service", Name: "a\xc3"}, {Kind: "service", Name: "a\xc4"}}
+	got := scraped(t, collector(t, &fakeSource{s}, nil))
+	if n := got[`remora_consul_watch_index{kind="service",watch="web"}`]; n != 42 {
+		t.Errorf("the index is %v, want 42", n)
+	}
+}
+
 // TestCutText: text that was cut off within a letter does not stop a scrape.
 func TestCutText(t *testing.T) {
 	s := full()
@@ -276,7 +317,7 @@ func TestVIPsOnlyRise(t *testing.T) {
 	}
 	source.s.DataPlane.VIPs = nil
 	scraped(t, c)
-	if len(c.sums.vips) != 0 || len(c.sums.reals) != 0 {
+	if len(c.sums.vips) != 0 || len(c.sums.backends) != 0 || len(c.sums.reals) != 0 {
 		t.Errorf("of a VIP that is gone it remembers %v", c.sums.vips)
 	}
 }

@@ -132,7 +132,7 @@ func (c Config) birdNeighbor(line func(string, ...any), i int, n Neighbor) {
 	line("protocol bgp n%d {", i)
 	line(" local as %d; neighbor %v as %d;", c.ASN, n.Address, n.ASN)
 	line(" hold time %d; keepalive time %d;", int(c.Hold.Seconds()), int(c.Hold.Seconds())/3)
-	line(" connect delay time 1; connect retry time 1; error wait time 1, 2; direct;")
+	line(" connect delay time 1; connect retry time 1; error wait time 1, 2; %s;", map[bool]string{true: "multihop", false: "direct"}[n.Multihop])
 	line(" passive %s; graceful restart %s; bfd %s;", onOff[!n.Connect], onOff[c.GracefulRestart], onOff[c.BFDInterval != 0])
 	if n.TTLSecurity {
 		line(" ttl security on;")

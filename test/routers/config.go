@@ -39,6 +39,8 @@ type Neighbor struct {
 	TTLSecurity bool
 	// Connect has the router open the session; otherwise it waits for the neighbour.
 	Connect bool
+	// Multihop is for a neighbour that is not on the link. Not together with TTLSecurity.
+	Multihop bool
 }
 
 func (c Config) withDefaults() Config {

@@ -232,6 +232,9 @@ func (c Config) frrNeighbor(line func(string, ...any), n Neighbor) {
 	if n.TTLSecurity {
 		line(" neighbor %v ttl-security hops 1", n.Address)
 	}
+	if n.Multihop {
+		line(" neighbor %v ebgp-multihop", n.Address)
+	}
 	if n.Password != "" {
 		line(" neighbor %v password %s", n.Address, n.Password)
 	}

@@ -99,7 +99,7 @@ func (d *Dataplane) checkTargets(users map[lb.RingID]lb.VIP) {
 		d.tb.Errorf("there are %d targets, but room is for %d", n, d.reserved.Targets)
 	}
 	for v, entry := range d.vips {
-		if entry.Options != (lb.Options{}) && !d.reserved.Options || v.IsPrefix() && d.reserved.Prefixes == 0 {
+		if entry.Options.OnPath() && !d.reserved.Options || v.IsPrefix() && d.reserved.Prefixes == 0 {
 			d.tb.Errorf("VIP %s is more than what was reserved: %+v", v, d.reserved)
 		}
 	}
