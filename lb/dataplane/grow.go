@@ -38,23 +38,27 @@ func (d *Dataplane) Reserve(c engine.Capacity) error {
 func (d *Dataplane) ensure(need sizes) error {
 	have := d.gen.sizes()
 	want := have
-	spare := func(want *int, have, need int) {
-		if need > have {
-			*want = need + need/4 + 1 // never full: old kernels cannot overwrite in a trie that is
-		}
-	}
-	spare(&want.words, have.words, need.words)
-	spare(&want.reals, have.reals, need.reals)
-	spare(&want.vips, have.vips, need.vips)
-	spare(&want.prefixes, have.prefixes, need.prefixes)
-	spare(&want.targets, have.targets, need.targets)
-	spare(&want.routes, have.routes, need.routes)
+	want.words = withSpare(have.words, need.words)
+	want.reals = withSpare(have.reals, need.reals)
+	want.vips = withSpare(have.vips, need.vips)
+	want.prefixes = withSpare(have.prefixes, need.prefixes)
+	want.targets = withSpare(have.targets, need.targets)
+	want.routes = withSpare(have.routes, need.routes)
 	want.features |= need.features
 	want.bits4, want.bits6 = max(have.bits4, need.bits4), max(have.bits6, need.bits6)
 	if want == have {
 		return d.point()
 	}
 	return d.replace(want)
+}
+
+// withSpare is the size of a map that has too few entries, or the one that it has. It is never full then:
+// kernels before 6.13 cannot overwrite in a trie that is.
+func withSpare(have, need int) int {
+	if need <= have {
+		return have
+	}
+	return need + need/4 + 1
 }
 
 // replace makes a generation of the given sizes, copies everything into it, and puts it in the

@@ -23,16 +23,10 @@ func (i *Inspection) Growth(c engine.Capacity) []MapGrowth {
 			list = append(list, MapGrowth{name, have, want})
 		}
 	}
-	spare := func(have, need int) int {
-		if need > have {
-			return need + need/4
-		}
-		return have
-	}
-	add("reals", have.reals, spare(have.reals, c.Reals+1))
-	add("rings", have.words, spare(have.words, c.RingSlots+2*vips))
-	add("vip_infos", have.vips, spare(have.vips, vips))
-	add("vip_prefixes", have.prefixes, spare(have.prefixes, 2*c.Prefixes))
+	add("reals", have.reals, withSpare(have.reals, c.Reals+1))
+	add("rings", have.words, withSpare(have.words, c.RingSlots+2*vips))
+	add("vip_infos", have.vips, withSpare(have.vips, vips))
+	add("vip_prefixes", have.prefixes, withSpare(have.prefixes, 2*c.Prefixes))
 	add("vips4", bucketRoom(have.bits4, vip4PerBucket), bucketRoom(max(have.bits4, tableBits(c.VIPs4, vip4PerBucket)), vip4PerBucket))
 	add("vips6", bucketRoom(have.bits6, vip6PerBucket), bucketRoom(max(have.bits6, tableBits(c.VIPs6, vip6PerBucket)), vip6PerBucket))
 	return list
