@@ -132,10 +132,18 @@ func prepare(ctx context.Context, opts *options) error {
 	return ctx.Err()
 }
 
+// lockTime is for how long another demonstration is waited for.
+const lockTime = 5 * time.Second
+
 // lock makes sure that this demonstration is the only one with its instance of remora. The kernel
 // lets go of an abstract socket when the process ends, however it ends.
 func lock(instance string) (io.Closer, error) {
 	l, err := net.Listen("unix", "@remora-demo-"+instance)
+	// What a killed one was just starting may have the socket for a moment longer.
+	for end := time.Now().Add(lockTime); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); {
+		time.Sleep(lockTime / 20)
+		l, err = net.Listen("unix", "@remora-demo-"+instance)
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("another demonstration with instance %s is running on this machine", instance)
 	}

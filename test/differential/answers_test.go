@@ -62,7 +62,7 @@ func (f *freshAnswers) rewind(tables *model.Tables) error {
 func TestAnswerLimit(t *testing.T) {
 	require.Root(t)
 	const seed, sequences, framesEach, limit = 41, 5, 400, 12
-	const repeats = 30 // if a tick ends within a sequence: often, on a busy machine
+	const repeats = 100 // if a tick ends within a sequence: often, on a busy machine
 	t.Logf("seed %d", seed)
 	runOnOneCPU(t)
 	world := worldOf(seed)

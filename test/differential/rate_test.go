@@ -113,7 +113,7 @@ func (f *freshTick) refusals() (n uint64, err error) {
 func TestRateLimit(t *testing.T) {
 	require.Root(t)
 	const seed, sequences, limit = 40, 5, 10
-	const repeats = 30 // if a tick ends within a sequence: often, on a busy machine
+	const repeats = 100 // if a tick ends within a sequence: often, on a busy machine
 	t.Logf("seed %d", seed)
 	runOnOneCPU(t)
 	tables := withProbes(tablesOf(seed))
