@@ -65,6 +65,7 @@ func TestAnswerLimit(t *testing.T) {
 	const repeats = 100 // if a tick ends within a sequence: often, on a busy machine
 	t.Logf("seed %d", seed)
 	runOnOneCPU(t)
+	collectSeldom(t)
 	world := worldOf(seed)
 	p := loadWith(t, dataplane.Config{Flows: flowPlaces, AnswerLimit: limit}, world)
 	f := &freshAnswers{program: p, vip: frames.Targets(world)[0].Addr}
